@@ -1,0 +1,165 @@
+"""The few netlink operations that pod networking needs, over pyroute2.
+
+Every function here blocks and must run in a thread without an event loop: pyroute2's synchronous classes drive a
+private loop of their own. ``inside`` runs a function in another network namespace, in a thread that ends with it,
+because a thread that has changed its namespace must never be used for anything else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from nodewright_agent.network.addresses import ROUTE_PROTOCOL, NetworkError, PodAddress
+
+T = TypeVar("T")
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def netlink() -> Iterator[IPRoute]:
+    """Open a route netlink socket in this thread's network namespace."""
+    handle = IPRoute()
+    try:
+        yield handle
+    finally:
+        handle.close()
+
+
+def inside(netns: Path, function: Callable[[], T]) -> T:
+    """Run ``function`` in the network namespace pinned at ``netns`` and return its result (or raise its error)."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            handle = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if _libc.setns(handle, _CLONE_NEWNET) != 0:
+                    number = ctypes.get_errno()
+                    raise OSError(number, os.strerror(number), str(netns))
+            finally:
+                os.close(handle)
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=body, name="netns", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def index_of(handle: IPRoute, name: str) -> int | None:
+    """Return the index of the link ``name``, or ``None``."""
+    found = handle.link_lookup(ifname=name)
+    return found[0] if found else None
+
+
+def ensure_bridge(handle: IPRoute, name: str, address: str, prefix_length: int) -> int:
+    """Make the bridge ``name`` with ``address`` and bring it up; return its index. Other addresses are removed."""
+    index = index_of(handle, name)
+    if index is None:
+        handle.link("add", ifname=name, kind="bridge")
+        index = index_of(handle, name)
+        if index is None:
+            raise NetworkError(f"bridge {name} vanished while it was made")
+    wanted = (address, prefix_length)
+    present = {(a.get_attr("IFA_ADDRESS"), a["prefixlen"]) for a in handle.get_addr(index=index, family=2)}
+    for old, length in present - {wanted}:
+        handle.addr("del", index=index, address=old, prefixlen=length)
+    if wanted not in present:
+        handle.addr("add", index=index, address=address, prefixlen=prefix_length)
+    handle.link("set", index=index, state="up")
+    return index
+
+
+def delete_link(handle: IPRoute, name: str) -> bool:
+    """Delete the link ``name``; return whether it was there. Deleting one end of a veth pair deletes both."""
+    index = index_of(handle, name)
+    if index is None:
+        return False
+    try:
+        handle.link("del", index=index)
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+        return False
+    return True
+
+
+def add_veth(handle: IPRoute, name: str, bridge: int, netns: Path, peer: dict[str, Any], *, hairpin: bool) -> None:
+    """Make a veth pair: ``name`` on ``bridge`` here, ``peer`` (attributes such as ifname, address) in ``netns``.
+
+    ``hairpin`` lets a frame leave by the port it came in: a pod that reaches itself through a Service needs it.
+    """
+    pin = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        handle.link("add", ifname=name, kind="veth", peer={**peer, "net_ns_fd": pin})
+    finally:
+        os.close(pin)
+    index = index_of(handle, name)
+    if index is None:
+        raise NetworkError(f"link {name} vanished while it was made")
+    handle.link("set", index=index, master=bridge, state="up")
+    if hairpin:
+        handle.brport("set", index=index, mode=1)
+
+
+def configure_inside(ifname: str, address: PodAddress) -> None:
+    """Bring up ``lo`` and ``ifname`` in this namespace, with address and default route."""
+    with netlink() as handle:
+        index = index_of(handle, ifname)
+        if index is None:
+            raise NetworkError(f"{ifname} is not in the pod's network namespace")
+        handle.link("set", index=1, state="up")
+        handle.addr("add", index=index, address=address.ip, prefixlen=address.prefix_length)
+        handle.link("set", index=index, state="up")
+        handle.route("add", dst="default", gateway=address.gateway)
+
+
+def our_routes(handle: IPRoute) -> dict[str, str]:
+    """Return subnet to gateway of the routes that carry our protocol number."""
+    routes = {}
+    for route in handle.get_routes(family=2, proto=ROUTE_PROTOCOL):
+        target, via = route.get_attr("RTA_DST"), route.get_attr("RTA_GATEWAY")
+        if target and via and route["proto"] == ROUTE_PROTOCOL:
+            routes[f"{target}/{route['dst_len']}"] = via
+    return routes
+
+
+def set_route(handle: IPRoute, subnet: str, via: str) -> None:
+    """Make or replace our route to ``subnet``."""
+    handle.route("replace", dst=subnet, gateway=via, proto=ROUTE_PROTOCOL)
+
+
+def delete_route(handle: IPRoute, subnet: str) -> None:
+    """Remove our route to ``subnet``; a route that is already gone is fine."""
+    try:
+        handle.route("del", dst=subnet, proto=ROUTE_PROTOCOL)
+    except NetlinkError as error:
+        if error.code != errno.ESRCH:
+            raise
+
+
+def write_sysctl(name: str, value: str) -> bool:
+    """Set ``net`` sysctl ``name`` (dots as slashes) for this thread's namespace; return False where it is missing."""
+    path = Path("/proc/sys") / name.replace(".", "/")
+    try:
+        if path.read_text().strip() != value:
+            path.write_text(value)
+    except FileNotFoundError:
+        return False
+    return True

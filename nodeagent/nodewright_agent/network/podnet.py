@@ -1,0 +1,143 @@
+"""PodNetwork: the built-in pod network of one node (bridge, veth, on-disk IPAM, static routes, masquerade)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from nodewright_agent.network import links, masquerade
+from nodewright_agent.network.addresses import (
+    BRIDGE,
+    NetworkError,
+    NodeRoute,
+    PodAddress,
+    gateway,
+    host_link,
+    parse_pod_cidr,
+    pod_address,
+    route_changes,
+)
+from nodewright_agent.network.ipam import AddressPool
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+TABLE = "nodewright-pods"
+
+
+class NetworkConfig(msgspec.Struct, kw_only=True):
+    """Settings: where assignments are kept, the CIDR of all pods of the cluster, and the links' MTU (0: kernel's)."""
+
+    state_dir: Path
+    cluster_cidr: str
+    mtu: int = 0
+
+
+class PodNetwork:
+    """Attaches pods to the network of this node.
+
+    Everything happens in the network namespace of the process. All netlink work runs in one worker thread, so calls
+    are serialised and the event loop is never blocked. Each operation can be repeated after a crash at any point.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        """Prepare; nothing is touched before ``start``."""
+        self._config = config
+        self._subnet: IPv4Network | None = None
+        self._pool: AddressPool | None = None
+        self._bridge = 0
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="podnet")
+
+    async def start(self, pod_cidr: str) -> None:
+        """Make the bridge, forwarding and masquerade for ``pod_cidr``. Raise ``NetworkError`` where that fails."""
+        subnet = parse_pod_cidr(pod_cidr)
+        await self._do(lambda: self._start(subnet))
+
+    async def attach(self, pod_uid: str, netns: Path) -> PodAddress:
+        """Give the sandbox pinned at ``netns`` its ``eth0``; the same answer again for a pod that has one."""
+        return await self._do(lambda: self._attach(pod_uid, netns))
+
+    async def detach(self, pod_uid: str) -> None:
+        """Remove the pod's link and give its address back; nothing happens for an unknown pod."""
+        await self._do(lambda: self._detach(pod_uid))
+
+    async def sync_routes(self, wanted: Iterable[NodeRoute]) -> None:
+        """Make our routes to the pods of other nodes exactly ``wanted``."""
+        routes = frozenset(wanted)
+        await self._do(lambda: self._sync_routes(routes))
+
+    def attached(self) -> dict[str, str]:
+        """Return address by pod UID, as recorded on disk."""
+        return {uid: str(address) for uid, address in self._started()[1].assignments().items()}
+
+    def close(self) -> None:
+        """Let the worker thread end; links, addresses and rules stay for the pods that run."""
+        self._worker.shutdown(wait=False)
+
+    async def _do(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, function)
+
+    def _started(self) -> tuple[IPv4Network, AddressPool]:
+        if self._subnet is None or self._pool is None:
+            raise NetworkError("the node has no pod CIDR yet")
+        return self._subnet, self._pool
+
+    def _start(self, subnet: IPv4Network) -> None:
+        links.write_sysctl("net.ipv4.ip_forward", "1")
+        # Replies between two pods of one bridge must pass netfilter, or a Service's DNAT is not undone for them.
+        if not links.write_sysctl("net.bridge.bridge-nf-call-iptables", "1"):
+            log.warning("br_netfilter is missing (modprobe br_netfilter): Services between pods of one node will fail")
+        with links.netlink() as handle:
+            self._bridge = links.ensure_bridge(handle, BRIDGE, str(gateway(subnet)), subnet.prefixlen)
+        tool = masquerade.ensure(TABLE, str(subnet), self._config.cluster_cidr)
+        self._pool = AddressPool(self._config.state_dir / "ipam", subnet)
+        self._subnet = subnet
+        log.info("pod network is ready", extra={"podCIDR": str(subnet), "bridge": BRIDGE, "masquerade": tool})
+
+    def _attach(self, pod_uid: str, netns: Path) -> PodAddress:
+        subnet, pool = self._started()
+        address = pod_address(pool.assign(pod_uid), subnet)
+        name = host_link(pod_uid)
+        with links.netlink() as handle:
+            if links.index_of(handle, name) is not None:
+                if links.inside(netns, lambda: _has_address(address.ip)):
+                    return address
+                links.delete_link(handle, name)  # half made: the agent died in between
+            peer = {"ifname": "eth0", "address": address.mac}
+            if self._config.mtu:
+                peer["mtu"] = str(self._config.mtu)
+            try:
+                links.add_veth(handle, name, self._bridge, netns, peer, hairpin=True)
+                links.inside(netns, lambda: links.configure_inside("eth0", address))
+            except Exception:
+                links.delete_link(handle, name)
+                pool.release(pod_uid)
+                raise
+        return address
+
+    def _detach(self, pod_uid: str) -> None:
+        with links.netlink() as handle:
+            links.delete_link(handle, host_link(pod_uid))
+        if self._pool is not None:
+            self._pool.release(pod_uid)
+
+    def _sync_routes(self, wanted: frozenset[NodeRoute]) -> None:
+        with links.netlink() as handle:
+            changed, gone = route_changes(wanted, links.our_routes(handle))
+            for subnet in gone:
+                links.delete_route(handle, subnet)
+            for route in changed:
+                links.set_route(handle, route.subnet, route.via)
+        if changed or gone:
+            log.info("routes to other nodes changed", extra={"set": [r.subnet for r in changed], "removed": gone})
+
+
+def _has_address(ip: str) -> bool:
+    with links.netlink() as handle:
+        return any(entry.get_attr("IFA_ADDRESS") == ip for entry in handle.get_addr(family=2))
