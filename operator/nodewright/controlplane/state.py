@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def create(name: str, nodes: int, *, taken: Iterable[int], routes: Iterable[IPv4
         name=name,
         slot=slot.number,
         nodes=nodes,
-        ports=choose_ports(slot),
+        ports=choose_ports(),
         node_cidr=str(slot.node_cidr),
         pod_cidr=str(slot.pod_cidr),
         service_cidr=str(slots.SERVICE_CIDR),
@@ -131,11 +131,11 @@ def slots_taken(root: Path, besides: str) -> set[int]:
     return taken
 
 
-def choose_ports(slot: slots.Slot, avoid: Container[int] = ()) -> Ports:
+def choose_ports() -> Ports:
     """Free ports, chosen at random so that clusters started at the same moment rarely meet."""
     found: list[int] = []
     for port in random.SystemRandom().sample(PORT_RANGE, len(PORT_RANGE)):
-        if port not in avoid and port_is_free(LOOPBACK, port):
+        if port_is_free("0.0.0.0", port):
             found.append(port)
             if len(found) == len(Ports.__struct_fields__):
                 return Ports(*found)

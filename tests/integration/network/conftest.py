@@ -1,16 +1,14 @@
 """Fixtures: a network namespace for the test, node hosts on a bridge, and sandboxes with nothing but a namespace."""
 
-import ctypes
 import os
 import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
-from nodewright_agent.network import hosts
 
-_libc = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNET = 0x40000000
+from nodewright_agent.network import hosts
+from support.network import own_namespace
 
 
 @pytest.fixture
@@ -18,14 +16,8 @@ def own_network():
     """Run the test (and every thread that it starts) in a network namespace of its own."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    before = os.open("/proc/self/ns/net", os.O_RDONLY)
-    assert _libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    try:
+    with own_namespace():
         yield
-    finally:
-        assert _libc.setns(before, CLONE_NEWNET) == 0
-        os.close(before)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from nodewright_agent.network import hosts, links
 from nodewright_agent.network.addresses import BRIDGE, NodeRoute, host_link
 from nodewright_agent.network.podnet import NetworkConfig, PodNetwork

@@ -3,6 +3,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nodewright_agent.network.addresses import (
     NetworkError,
     NodeRoute,

@@ -1,0 +1,221 @@
+"""AgentConfig: every setting of a node agent, read from one YAML or JSON file and checked before anything is touched."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+_DNS_LABELS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+PROXY_MODES = ("auto", "ipvs", "nftables", "iptables", "none")
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong; the text names the field and the reason."""
+
+
+class TaintConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A taint that the node is registered with."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Settings of one agent. Paths are absolute; sizes in bytes; times in seconds.
+
+    The file's keys are these field names. What is left out is derived in ``complete``: the node's name from the host
+    name, the run directory from the state directory, and so on.
+    """
+
+    node_name: str = ""
+    kubeconfig: str = ""
+
+    state_dir: str = "/var/lib/nodewright/agent"
+    """Survives reboots: records, volumes, logs."""
+    run_dir: str = "/run/nodewright/agent"
+    """Lost at reboot: namespaces, container bundles, sockets. Short, since socket paths are limited to 108 bytes."""
+    image_root: str = ""
+    log_dir: str = ""
+    cgroup_root: str = "/nodewright"
+    runc: str = "runc"
+    conmon: str = "conmon"
+
+    cluster_domain: str = "cluster.local"
+    cluster_dns: list[str] = []
+    resolv_conf: str = "/etc/resolv.conf"
+
+    node_ip: str = ""
+    bind_address: str = ""
+    """Where the kubelet API listens; empty: ``node_ip``."""
+    port: int = 10250
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    client_ca_file: str = ""
+
+    max_pods: int = 110
+    pod_cidr: str = ""
+    """Overrides Node.spec.podCIDR; for standalone tests of a node."""
+    cluster_cidr: str = "10.200.0.0/16"
+    pod_mtu: int = 0
+    proxy_mode: str = "auto"
+    service_proxy_name: str | None = None
+
+    node_labels: dict[str, str] = {}
+    register_with_taints: list[TaintConfig] = []
+    reserved_cpu: str = "0"
+    reserved_memory: str = "0"
+    eviction_memory: str = "100Mi"
+    allowed_unsafe_sysctls: list[str] = []
+
+    crash_backoff_initial: float = 10.0
+    crash_backoff_max: float = 300.0
+    image_backoff_initial: float = 10.0
+    image_backoff_max: float = 300.0
+    status_report_seconds: float = 300.0
+    lease_duration_seconds: int = 40
+    registries_file: str = ""
+    verbosity: int = 0
+
+    @property
+    def state(self) -> Path:
+        """The state directory."""
+        return Path(self.state_dir)
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return Path(self.run_dir)
+
+    @property
+    def logs(self) -> Path:
+        """The root of the pods' CRI logs: ``<ns>_<pod>_<uid>/<container>/<n>.log``."""
+        return Path(self.log_dir)
+
+
+def load(path: str | Path | None = None, **overrides: Any) -> AgentConfig:
+    """Read ``path`` (JSON, or YAML where PyYAML is installed), apply the overrides that are not None, and check.
+
+    Raises ``ConfigError`` with the file, the field and the reason.
+    """
+    data: Any = {}
+    if path is not None:
+        data = _read(Path(path))
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}: expected a mapping of settings, found {type(data).__name__}")
+    try:
+        config = msgspec.convert({**data, **{k: v for k, v in overrides.items() if v is not None}}, AgentConfig)
+    except msgspec.ValidationError as error:
+        where = f"{path}: " if path else ""
+        raise ConfigError(f"{where}{error}") from None
+    complete(config)
+    problems = check(config)
+    if problems:
+        where = f"{path}: " if path else ""
+        raise ConfigError("; ".join(f"{where}{problem}" for problem in problems))
+    return config
+
+
+def complete(config: AgentConfig) -> None:
+    """Fill in what follows from other settings and from this host."""
+    config.node_name = config.node_name or socket.gethostname().lower()
+    config.image_root = config.image_root or str(config.state / "images")
+    config.log_dir = config.log_dir or str(config.state / "pods-logs")
+    config.node_ip = config.node_ip or default_address()
+    config.bind_address = config.bind_address or config.node_ip
+
+
+def check(config: AgentConfig) -> list[str]:
+    """Return what is wrong, one text per field; empty when the settings can be used."""
+    problems: list[str] = []
+    if not _DNS_LABELS.fullmatch(config.node_name) or len(config.node_name) > 253:
+        problems.append(f"node_name: {config.node_name!r} is no lower-case DNS name")
+    for field in ("state_dir", "run_dir", "image_root", "log_dir", "cgroup_root"):
+        value = getattr(config, field)
+        if not os.path.isabs(value) or ".." in Path(value).parts:
+            problems.append(f"{field}: {value!r} is not an absolute path without '..'")
+    if len(config.run_dir) > 60:
+        problems.append(f"run_dir: {config.run_dir!r} is longer than 60 characters; sockets below it would not fit")
+    for field in ("node_ip", "bind_address"):
+        _check_ip(field, getattr(config, field), problems)
+    for index, address in enumerate(config.cluster_dns):
+        _check_ip(f"cluster_dns[{index}]", address, problems)
+    for field in ("pod_cidr", "cluster_cidr"):
+        _check_cidr(field, getattr(config, field), problems, optional=field == "pod_cidr")
+    _check_numbers(config, problems)
+    if config.proxy_mode not in PROXY_MODES:
+        problems.append(f"proxy_mode: {config.proxy_mode!r} is none of {', '.join(PROXY_MODES)}")
+    if bool(config.tls_cert_file) != bool(config.tls_key_file):
+        problems.append("tls_cert_file, tls_key_file: give both or none")
+    for index, taint in enumerate(config.register_with_taints):
+        if taint.effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
+            problems.append(f"register_with_taints[{index}].effect: {taint.effect!r} is unknown")
+    return problems
+
+
+def default_address() -> str:
+    """Return this host's address towards the outside; no packet is sent. Loopback where there is no route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        pass  # not JSON: then it has to be YAML
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigError(f"{path}: is not JSON, and PyYAML is not installed to read it as YAML") from None
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _check_ip(field: str, value: str, problems: list[str]) -> None:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        problems.append(f"{field}: {value!r} is no IP address")
+
+
+def _check_cidr(field: str, value: str, problems: list[str], *, optional: bool) -> None:
+    if optional and not value:
+        return
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        problems.append(f"{field}: {error}")
+
+
+def _check_numbers(config: AgentConfig, problems: list[str]) -> None:
+    if not 0 < config.port < 65536:
+        problems.append(f"port: {config.port} is not between 1 and 65535")
+    if config.max_pods < 1:
+        problems.append(f"max_pods: {config.max_pods} is not positive")
+    # KEP-5593 allows 1 s to 300 s; the start may be lower for tests and for development.
+    for field in ("crash_backoff_initial", "crash_backoff_max", "image_backoff_initial", "image_backoff_max"):
+        if not 0 < getattr(config, field) <= 300:
+            problems.append(f"{field}: {getattr(config, field)} is not above 0 and at most 300")
+    if config.crash_backoff_initial > config.crash_backoff_max:
+        problems.append("crash_backoff_initial: is above crash_backoff_max")
+    if config.image_backoff_initial > config.image_backoff_max:
+        problems.append("image_backoff_initial: is above image_backoff_max")
+    if config.lease_duration_seconds < 4:
+        problems.append(f"lease_duration_seconds: {config.lease_duration_seconds} is below 4")

@@ -1,0 +1,30 @@
+"""Objects that every cluster of ours has from its first start: identities' rights, by least privilege.
+
+The rules live in rbac.yaml next to this file, read as package data; CRDs come from `nodewright.crds`.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from nodewright.controlplane.errors import ControlPlaneError
+
+
+def rbac() -> list[dict[str, Any]]:
+    """Roles and bindings of the embedded cluster."""
+    text = resources.files("nodewright.controlplane").joinpath("rbac.yaml").read_text()
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def crds() -> list[dict[str, Any]]:
+    """The CustomResourceDefinitions of group nodewright.dev."""
+    found = []
+    for entry in sorted(resources.files("nodewright").joinpath("crds").iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".yaml"):
+            found += [document for document in yaml.safe_load_all(entry.read_text()) if document]
+    if not found:
+        raise ControlPlaneError("this installation has no CustomResourceDefinitions", "install nodewright again")
+    return found

@@ -1,0 +1,134 @@
+"""What the scheduler knows about a Pod: facts computed once per template, shared by all Pods made from it.
+
+The Pods of one controller differ in name and UID only. Everything that follows from the spec (requests, host ports,
+images) is computed once per distinct spec and shared, and the same key tells the evaluator that two Pods can share
+masks and scores.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict
+from collections.abc import Hashable
+
+import msgspec
+
+from . import requests
+from .objects import Container, ContainerStatus, Pod, PodSpec
+
+
+class PodPart(enum.Flag):
+    """Parts of a Pod that a plugin's answer may depend on, besides the node it asks for by name."""
+
+    SPEC = enum.auto()
+    NAMESPACE = enum.auto()
+    LABELS = enum.auto()
+    ANNOTATIONS = enum.auto()
+    # The Pod itself (name, UID, times, status): its answers are never shared with another Pod.
+    IDENTITY = enum.auto()
+
+
+class HostPort(msgspec.Struct, frozen=True):
+    """A port of the host that the Pod wants: address ("" and "0.0.0.0" mean all), protocol, number."""
+
+    ip: str
+    protocol: str
+    port: int
+
+
+class PodTemplate:
+    """Facts that follow from a Pod's spec alone. Amounts are integers: millicores for cpu, whole units for the rest."""
+
+    __slots__ = ("host_ports", "images", "nonzero_cpu", "nonzero_memory", "number", "requests")
+
+    def __init__(self, number: int, pod: Pod) -> None:
+        self.number = number
+        exact = requests.pod_requests(pod)
+        # Zero requests take part in no rule.
+        self.requests: dict[str, int] = {n: requests.in_units(n, a) for n, a in exact.items() if a}
+        counted = requests.pod_requests(pod, requests.missing_defaults(pod, exact))
+        self.nonzero_cpu = requests.in_units("cpu", counted.get("cpu", 0))
+        self.nonzero_memory = requests.in_units("memory", counted.get("memory", 0))
+        self.host_ports = host_ports(pod.spec)
+        self.images: tuple[str, ...] = (
+            *(c.image for c in pod.spec.init_containers),
+            *(c.image for c in pod.spec.containers),
+            *(v.image.reference for v in pod.spec.volumes if v.image is not None),
+        )
+
+
+class PodInfo:
+    """A Pod together with the facts of its template. Treat it as immutable: a changed Pod gets a new PodInfo."""
+
+    __slots__ = ("key", "node_name", "pod", "priority", "template", "uid")
+
+    def __init__(self, pod: Pod, template: PodTemplate) -> None:
+        self.pod = pod
+        self.template = template
+        self.key = f"{pod.metadata.namespace}/{pod.metadata.name}"
+        self.uid = pod.metadata.uid
+        self.node_name = pod.spec.node_name
+        self.priority = pod.spec.priority
+
+    @property
+    def spec(self) -> PodSpec:
+        """The Pod's spec."""
+        return self.pod.spec
+
+    def signature(self, parts: PodPart) -> Hashable:
+        """Equal for two Pods that no reader of `parts` can tell apart."""
+        meta = self.pod.metadata
+        key: list[Hashable] = [self.template.number, self.node_name]
+        if PodPart.IDENTITY in parts:
+            key.append((self.uid, meta.resource_version))
+        if PodPart.NAMESPACE in parts:
+            key.append(meta.namespace)
+        if PodPart.LABELS in parts:
+            key.append(frozenset(meta.labels.items()))
+        if PodPart.ANNOTATIONS in parts:
+            key.append(frozenset(meta.annotations.items()))
+        return tuple(key)
+
+
+class PodFactory:
+    """Makes PodInfos and remembers the templates of the most recent `size` distinct specs."""
+
+    def __init__(self, size: int = 8192) -> None:
+        self._size = size
+        self._templates: OrderedDict[bytes, PodTemplate] = OrderedDict()
+        self._encoder = msgspec.json.Encoder()
+        self._count = 0
+
+    def info(self, pod: Pod) -> PodInfo:
+        """The PodInfo of a Pod. Raises ValueError where a quantity cannot be read."""
+        key = self._key(pod)
+        template = self._templates.get(key)
+        if template is None:
+            self._count += 1
+            template = self._templates[key] = PodTemplate(self._count, pod)
+            if len(self._templates) > self._size:
+                self._templates.popitem(last=False)
+        return PodInfo(pod, template)
+
+    def _key(self, pod: Pod) -> bytes:
+        spec = pod.spec
+        node, spec.node_name = spec.node_name, ""  # where a Pod runs is not part of its template
+        try:
+            key = self._encoder.encode(spec)
+        finally:
+            spec.node_name = node
+        held: list[ContainerStatus] = [
+            s for s in (*pod.status.container_statuses, *pod.status.init_container_statuses) if s.resources is not None
+        ]
+        return key + self._encoder.encode(held) if held else key
+
+
+def host_ports(spec: PodSpec) -> tuple[HostPort, ...]:
+    """Host ports of containers and sidecars (upstream: GetHostPorts; other init containers do not keep theirs)."""
+    lasting: list[Container] = [c for c in spec.init_containers if c.restart_policy == "Always"]
+    return tuple(
+        HostPort(p.host_ip, p.protocol or "TCP", p.host_port)
+        for c in (*lasting, *spec.containers)
+        for p in c.ports
+        if p.host_port > 0
+    )
