@@ -1,11 +1,12 @@
 """Generate the DaemonSet CRD from kube-apiserver's own OpenAPI description of apps/v1.
 
-    kubectl get --raw /openapi/v3/apis/apps/v1 | python tools/crdgen.py > operator/nodewright/crds/daemonsets.nodewright.dev.yaml
+    kubectl get --raw /openapi/v3/apis/apps/v1 | python tools/crdgen.py > $CRDS/daemonsets.nodewright.dev.yaml
 
-Custom resources need a *structural* schema: no $ref, one type per field, value rules apart from types. OpenAPI v3 as the
-API server publishes it is close but not that; this script resolves the references, replaces the two union types
-(Quantity, IntOrString), leaves the defaults out (pods get theirs when they are created; the template stays as written),
-and adds what apps/v1 checks in Go and a schema can express: limits, patterns and CEL rules with upstream's messages.
+Custom resources need a *structural* schema: no $ref, one type per field, value rules apart from types. OpenAPI v3
+as the API server publishes it is close but not that; this script resolves the references, replaces the two union
+types (Quantity, IntOrString), leaves the defaults out (pods get theirs when they are created; the template stays as
+written), and adds what apps/v1 checks in Go and a schema can express: limits, patterns and CEL rules with
+upstream's messages.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import yaml
 Schema = dict[str, Any]
 
 PREFIX = "#/components/schemas/"
-QUANTITY = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+QUANTITY = (
+    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+)
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 LABEL_VALUE = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 PERCENT_OR_COUNT = r"^([0-9]|[1-9][0-9]|100)%$"
 
-# A label map: values are limited as everywhere in Kubernetes; the bound on their number keeps CEL's cost estimate finite.
+# A label map: values are limited as everywhere in Kubernetes; the bound on their number keeps CEL's cost estimate
+# finite.
 LABELS: Schema = {
     "type": "object",
     "maxProperties": 128,
@@ -66,8 +70,8 @@ EXTRA: dict[tuple[str, str], Schema] = {
     ("TopologySpreadConstraint", "maxSkew"): {"minimum": 1},
     ("NodeSelector", "nodeSelectorTerms"): {"minItems": 1},
 }
-# Lists that apps/v1 declares as maps but in which it accepts the same key twice (with a warning). A custom resource's map
-# lists are checked, so these become atomic: any DaemonSet that apps/v1 takes must be taken here too.
+# Lists that apps/v1 declares as maps but in which it accepts the same key twice (with a warning). A custom resource's
+# map lists are checked, so these become atomic: any DaemonSet that apps/v1 takes must be taken here too.
 ATOMIC = {("Container", "env"), ("Container", "ports")}
 EXTRA_REQUIRED = {"Container": ["image"]}
 # Refused in templates by apps/v1; absent here, so that the API server names the field as unknown.
@@ -86,7 +90,12 @@ class Generator:
         short = name.rsplit(".", 1)[-1]
         if short == "Quantity":
             # Numbers and strings; `cpu: 0.5` is legal in apps/v1, which x-kubernetes-int-or-string would refuse.
-            return {"x-kubernetes-preserve-unknown-fields": True, "pattern": QUANTITY, "maxProperties": 0, "maxItems": 0}
+            return {
+                "x-kubernetes-preserve-unknown-fields": True,
+                "pattern": QUANTITY,
+                "maxProperties": 0,
+                "maxItems": 0,
+            }
         if short == "IntOrString":
             return {"x-kubernetes-int-or-string": True}
         if short == "ObjectMeta":
@@ -152,7 +161,7 @@ class Generator:
 
 
 def shorten(text: str, limit: int = 110) -> str:
-    """The first sentence of a description: enough for `kubectl explain`, and the CRD still fits kubectl apply's annotation."""
+    """The first sentence of a description: enough for `kubectl explain`, and short enough for `kubectl apply`."""
     text = " ".join(text.split())
     first = text.split(". ", 1)[0].rstrip(".")
     return first if len(first) <= limit else first[: limit - 1].rsplit(" ", 1)[0] + "…"
@@ -200,11 +209,15 @@ def spec_schema(generator: Generator) -> Schema:
     expressions["items"]["x-kubernetes-validations"] = [
         rule(
             "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : true",
-            "must be specified when `operator` is 'In' or 'NotIn'", ".values", "FieldValueRequired",
+            "must be specified when `operator` is 'In' or 'NotIn'",
+            ".values",
+            "FieldValueRequired",
         ),
         rule(
             "self.operator in ['Exists', 'DoesNotExist'] ? !has(self.values) || size(self.values) == 0 : true",
-            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'", ".values", "FieldValueForbidden",
+            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            ".values",
+            "FieldValueForbidden",
         ),
     ]
     selector["x-kubernetes-validations"] = [
@@ -220,12 +233,14 @@ def spec_schema(generator: Generator) -> Schema:
     pod["restartPolicy"]["enum"] = ["Always"]
     strategy_schema(fields["updateStrategy"])
     spec["x-kubernetes-validations"] = [
-        # Without labels in the template the path of the field would not resolve; the rule names the nearest one that does.
+        # Without labels in the template the path of the field would not resolve; the rule names the nearest one that
+        # does.
         rule(SELECTOR_MATCHES, "`selector` does not match template `labels`", ".template.metadata.labels"),
         rule(
             "!has(self.template.spec.activeDeadlineSeconds)",
             "activeDeadlineSeconds in DaemonSet is not Supported",
-            ".template.spec.activeDeadlineSeconds", "FieldValueForbidden",
+            ".template.spec.activeDeadlineSeconds",
+            "FieldValueForbidden",
         ),
     ]
     return spec
@@ -246,7 +261,8 @@ def strategy_schema(strategy: Schema) -> None:
                 "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%', or '93%')",
             ),
             rule(
-                f"type(self) == string && string(self).matches('^[0-9]+%$') ? string(self).matches('{PERCENT_OR_COUNT}') : true",
+                "type(self) == string && string(self).matches('^[0-9]+%$')"
+                f" ? string(self).matches('{PERCENT_OR_COUNT}') : true",
                 "must not be greater than 100%",
             ),
         ]
@@ -307,7 +323,7 @@ def daemonset_crd(generator: Generator) -> Schema:
         column("Reason", ".status.conditions[?(@.type=='Ready')].reason", "string", 1),
     ]
     schema = {
-        "description": "Runs one pod on every eligible node. A superset of apps/v1 DaemonSet: change the apiVersion and it works.",
+        "description": "Runs one pod on every eligible node. Any apps/v1 DaemonSet works with this apiVersion.",
         "type": "object",
         "required": ["spec"],
         "properties": {

@@ -1,4 +1,4 @@
-"""AgentConfig: every setting of a node agent, read from one YAML or JSON file and checked before anything is touched."""
+"""AgentConfig: every setting of a node agent, from one YAML or JSON file, checked before anything is touched."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Small HTTPS requests to our own processes while they start: readiness, before any client makes sense.
+"""Small HTTP requests to our own processes while they start: readiness, before any client makes sense.
 
-The one place where we poll: neither etcd nor kube-apiserver announces readiness otherwise. Each wait also watches
+The one place where we poll: none of our processes announces readiness otherwise. Each wait also watches
 the process, so that a dead one is reported at once with the end of its log.
 """
 
@@ -23,19 +23,16 @@ _POLL = 0.1  # seconds between questions
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An HTTPS server of ours and the credentials to ask it with."""
+    """A server of ours and the credentials to ask it with; plain HTTP where there is no `ca`."""
 
     host: str
     port: int
-    ca: Path
+    ca: Path | None = None
     client: Pair | None = None
 
     def get(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
         """Status and body of GET `path`; OSError when there is no answer."""
-        context = ssl.create_default_context(cafile=str(self.ca))
-        if self.client is not None:
-            context.load_cert_chain(self.client.cert, self.client.key)
-        connection = http.client.HTTPSConnection(self.host, self.port, context=context, timeout=timeout)
+        connection = self._connection(timeout)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -44,6 +41,14 @@ class Endpoint:
             raise OSError(f"no HTTP answer: {error!r}") from error
         finally:
             connection.close()
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self.ca is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        context = ssl.create_default_context(cafile=str(self.ca))
+        if self.client is not None:
+            context.load_cert_chain(self.client.cert, self.client.key)
+        return http.client.HTTPSConnection(self.host, self.port, context=context, timeout=timeout)
 
     def problem(self, path: str) -> str | None:
         """None when GET `path` answers 200, else what is wrong, in one line."""

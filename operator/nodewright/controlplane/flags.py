@@ -146,6 +146,7 @@ def kube_controller_manager(layout: Layout, state: ClusterState, replaced: Colle
         "node-cidr-mask-size": 24,
         "service-cluster-ip-range": state.service_cidr,
         "configure-cloud-routes": False,
+        "flex-volume-plugin-dir": layout.run / "flexvolume",  # its default is made on the host below /usr
         "terminated-pod-gc-threshold": 1000,
         "profiling": False,
         # one instance per local cluster, held by its process record: a Lease would only delay restarts

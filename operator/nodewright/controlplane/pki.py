@@ -130,10 +130,11 @@ def issue(
 
 def is_good(cert: x509.Certificate, spec: LeafSpec, authority: Authority, now: datetime) -> bool:
     """Whether `cert` is what `spec` asks for, signed by `authority`, and not near its end."""
-    if cert.not_valid_before_utc > now or cert.not_valid_after_utc - now < RENEW_BEFORE:
-        # an authority near its own end cannot give more: do not re-issue at every start
-        if cert.not_valid_after_utc != authority.cert.not_valid_after_utc or cert.not_valid_after_utc <= now:
-            return False
+    end = cert.not_valid_after_utc
+    # an authority near its own end cannot give more time: do not issue anew at every start for nothing
+    renew = end - now < RENEW_BEFORE and end != authority.cert.not_valid_after_utc
+    if renew or not cert.not_valid_before_utc <= now < end:
+        return False
     try:
         cert.verify_directly_issued_by(authority.cert)
         usages = list(cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)

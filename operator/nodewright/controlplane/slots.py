@@ -24,11 +24,14 @@ KUBERNETES_SERVICE_IP = str(SERVICE_CIDR[1])
 DNS_SERVICE_IP = str(SERVICE_CIDR[10])
 DEFAULT_NAME = "default"
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_RESERVED = {"hosts"}  # /run/nodewright/hosts holds what was changed on this machine for node hosts
 _MAX_NAME = 20  # leaves room for "-node12" in a 63 character hostname and keeps socket paths short
 
 
 def check_name(name: str) -> str:
     """Return `name` if it can name a cluster (an RFC 1123 label of at most 20 characters), else UsageError."""
+    if name in _RESERVED:
+        raise UsageError(f'the cluster name "{name}" is reserved', "choose another")
     if len(name) > _MAX_NAME or not _LABEL.fullmatch(name):
         raise UsageError(
             f'the cluster name "{name}" is not valid',

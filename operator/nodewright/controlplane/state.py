@@ -116,6 +116,11 @@ def create(name: str, nodes: int, *, taken: Iterable[int], routes: Iterable[IPv4
     )
 
 
+def with_nodes(state: ClusterState, nodes: int) -> ClusterState:
+    """The same cluster with another number of node hosts."""
+    return msgspec.structs.replace(state, nodes=nodes)
+
+
 def slots_taken(root: Path, besides: str) -> set[int]:
     """Slots of the other clusters below `root`. A damaged cluster.json of another does not stop this one."""
     taken = set()

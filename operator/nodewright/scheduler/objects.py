@@ -182,8 +182,8 @@ class Pod(Lean):
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
 
-class Taint(Lean, frozen=True):
-    """A taint. Frozen, so that the set of a node's taints can be a dictionary key."""
+class Taint(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True, frozen=True):
+    """A taint. Frozen, so that the taints of a node can be a dictionary key."""
 
     key: str = ""
     value: str = ""

@@ -57,8 +57,8 @@ def remove_tree(path: Path) -> None:
     """Remove a file or a directory tree that may be hostile; a missing one is fine.
 
     Symlinks are removed, never followed. Depth is no problem: a subdirectory is first moved up beside `path`'s own
-    children, so no recursion and no long path occurs. Mounts are never crossed: a mount point cannot be moved or removed,
-    which raises OSError (EBUSY, EXDEV) and leaves the mounted content alone.
+    children, so no recursion and no long path occurs. Mounts are never crossed: a mount point cannot be moved or
+    removed, which raises OSError (EBUSY, EXDEV) and leaves the mounted content alone.
     """
     try:
         info = os.lstat(path)
@@ -81,16 +81,16 @@ def _empty(root: int) -> None:
     counter = 0
     while pending:
         name = pending.pop()
-        here = os.dup(root) if name is None else os.open(
-            name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root
+        here = (
+            os.dup(root)
+            if name is None
+            else os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
         )
         try:
             if os.fstat(here).st_dev != device:
                 raise OSError(errno.EXDEV, "a mount is in the way")
             for child in os.listdir(here):
                 raw = os.fsencode(child)
-                if name is None and raw in pending:
-                    continue
                 if not stat.S_ISDIR(os.stat(raw, dir_fd=here, follow_symlinks=False).st_mode):
                     os.unlink(raw, dir_fd=here)
                     continue

@@ -80,6 +80,11 @@ class Index(msgspec.Struct, frozen=True):
     manifests: tuple[Descriptor, ...]
 
 
+def sha256(data: bytes) -> str:
+    """The digest of some bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
 def verify(data: bytes, digest: str, what: str) -> None:
     """Raise ImageCorrupt unless `data` has this digest (which must have passed `is_digest`)."""
     algorithm = digest.partition(":")[0]
@@ -103,7 +108,10 @@ def parse_descriptor(value: Any, where: str) -> Descriptor:
         if not isinstance(platform, dict):
             raise ImageCorrupt(f"{where}.platform must be an object")
         platform = Platform(
-            *(strictjson.text(platform.get(key), f"{where}.platform.{key}") for key in ("os", "architecture", "variant"))
+            *(
+                strictjson.text(platform.get(key), f"{where}.platform.{key}")
+                for key in ("os", "architecture", "variant")
+            )
         )
     return Descriptor(
         media_type=strictjson.text(value.get("mediaType"), f"{where}.mediaType"),

@@ -64,8 +64,10 @@ def is_digest(text: str) -> bool:
 def _invalid(text: str, why: str) -> InvalidImageName:
     shown = text if len(text) <= 300 else text[:300] + "..."
     # The sentence of kubelet's applyDefaultImageTag; %q there, repr-like quoting with double quotes here.
-    return InvalidImageName(f'Failed to apply default image tag {_quote(shown)}: couldn\'t parse image name '
-                            f"{_quote(shown)}: invalid reference format{': ' + why if why else ''}")
+    return InvalidImageName(
+        f"Failed to apply default image tag {_quote(shown)}: couldn't parse image name "
+        f"{_quote(shown)}: invalid reference format{': ' + why if why else ''}"
+    )
 
 
 def _quote(text: str) -> str:

@@ -22,15 +22,20 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def loads(data: bytes, what: str, *, limit: int) -> dict[str, Any]:
-    """Parse an object from at most `limit` bytes; `what` names the document in errors (ImageCorrupt)."""
+def loads_any(data: bytes, what: str, *, limit: int) -> Any:
+    """Parse at most `limit` bytes; `what` names the document in errors (ImageCorrupt)."""
     if len(data) > limit:
         raise ImageCorrupt(f"{what} is larger than {limit} bytes")
     try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ImageCorrupt(f"{what} is not valid JSON: {detail}") from None
+
+
+def loads(data: bytes, what: str, *, limit: int) -> dict[str, Any]:
+    """Parse an object."""
+    document = loads_any(data, what, limit=limit)
     if not isinstance(document, dict):
         raise ImageCorrupt(f"{what} is not a JSON object")
     return document

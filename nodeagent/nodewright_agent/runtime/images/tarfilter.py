@@ -61,7 +61,8 @@ class TarFilter:
     """Feed a tar stream, get the stream for the unpacking child.
 
     Left out: device nodes (a container gets its /dev from the runtime; a char 0:0 would be a smuggled whiteout) and
-    global PAX headers. Refused: sparse files, unknown types, wrong checksums, lying sizes, and streams beyond the limits.
+    global PAX headers. Refused: sparse files, unknown types, wrong checksums, lying sizes, and streams
+    beyond the limits.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -1,0 +1,1 @@
+"""The built-in plugins, one file each. `nodewright.scheduler.registry` is the table that names them."""

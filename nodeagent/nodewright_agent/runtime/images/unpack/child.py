@@ -2,11 +2,11 @@
 
 Run as `python -I -S child.py DIRECTORY MAX_FILE_BYTES MEMORY_BYTES TOOL=PATH...`, as root. Steps:
 
-1. Own mount, pid, network, ipc and uts namespaces. The layer directory, mounted nodev,nosuid,noexec, becomes the root by
-   pivot_root, and the old root is unmounted: `..`, absolute symlinks and links to links have nowhere to lead.
-2. tar itself (and the dynamic loader with its libraries) comes along as read-only bind mounts in a directory with a random
-   name, gone before step 4. noexec on the rest keeps tar from loading a library that the archive planted (as glibc's
-   iconv modules would be; CVE-2019-14271 was of that kind).
+1. Own mount, pid, network, ipc and uts namespaces. The layer directory, mounted nodev,nosuid,noexec, becomes the root
+   by pivot_root, and the old root is unmounted: `..`, absolute symlinks and links to links have nowhere to lead.
+2. tar itself (and the dynamic loader with its libraries) comes along as read-only bind mounts in a directory with a
+   random name, gone before step 4. noexec on the rest keeps tar from loading a library that the archive planted (as
+   glibc iconv modules would be; CVE-2019-14271 was of that kind).
 3. tar runs as PID 1 of the namespace with five capabilities, no_new_privs and resource limits.
 4. Whiteouts become overlayfs's: `.wh.NAME` a character device 0:0, `.wh..wh..opq` an attribute of its directory.
 
@@ -19,8 +19,23 @@ import resource
 import stat
 import sys
 
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
+    0x20000,
+    0x4000000,
+    0x8000000,
+    0x20000000,
+    0x40000000,
+)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
 # chown, dac_override, fowner, fsetid, setfcap: what it takes to restore owners, modes and file capabilities.
@@ -33,8 +48,8 @@ STDERR_LIMIT = 4096
 
 TAR_OPTIONS = (
     "--extract", "--file=-", "--absolute-names", "--preserve-permissions", "--same-owner", "--numeric-owner",
-    "--recursive-unlink", "--xattrs", "--xattrs-include=user.*", "--xattrs-include=security.capability",
-    "--no-acls", "--no-selinux", "--warning=no-timestamp", "--directory=/",
+    "--xattrs", "--xattrs-include=user.*", "--xattrs-include=security.capability",
+    "--no-acls", "--no-selinux", "--delay-directory-restore", "--warning=no-timestamp", "--directory=/",
 )  # fmt: skip
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,99 @@
+"""Stopping containers: how long they have, in which order, and when SIGKILL follows. Pure.
+
+Upstream gives every container at least 2 s, so that a grace of 1 s lasts 2. We keep an explicit grace to the second,
+and use the 2 s where no grace is left: forced deletion, or a preStop hook or an ordering that used all of it.
+"""
+
+from __future__ import annotations
+
+from nodewright.kube.objects import Pod, Probe
+from nodewright_agent.pods.actions import Action, KillContainer, StopContainer
+from nodewright_agent.pods.model import Instance, PodState, Stop, Termination, is_sidecar
+
+MINIMUM_WINDOW = 2.0
+DEFAULT_GRACE = 30.0
+
+
+def window(grace: float) -> float:
+    """Return the seconds between SIGTERM and SIGKILL for a grace in seconds."""
+    return grace if grace >= 1 else MINIMUM_WINDOW
+
+
+def default_grace(pod: Pod) -> float:
+    """Return terminationGracePeriodSeconds, 30 where it is not set."""
+    seconds = pod.spec.termination_grace_period_seconds
+    return DEFAULT_GRACE if seconds is None else float(seconds)
+
+
+def deletion_grace(pod: Pod) -> float:
+    """Return the grace of the deletion that was asked for, else the pod's own."""
+    seconds = pod.metadata.deletion_grace_period_seconds
+    return default_grace(pod) if seconds is None else float(seconds)
+
+
+def probe_grace(pod: Pod, probe: Probe | None) -> float:
+    """Return the grace of a container whose probe failed: the probe's own, else the pod's."""
+    if probe is not None and probe.termination_grace_period_seconds is not None:
+        return float(probe.termination_grace_period_seconds)
+    return default_grace(pod)
+
+
+def floor_after(sent_at: float, grace: float) -> float:
+    """Return the earliest kill for a container whose stop signal went out at ``sent_at``."""
+    return sent_at + min(window(grace), MINIMUM_WINDOW)
+
+
+def kill_time(stop: Stop, termination: Termination | None) -> float | None:
+    """Return when SIGKILL is due; None before the stop signal: the shell bounds a preStop hook itself."""
+    if not stop.term_sent:
+        return None
+    deadline = stop.deadline if termination is None else min(stop.deadline, termination.deadline)
+    return max(deadline, stop.floor)
+
+
+def kill_step(run: Instance, termination: Termination | None, now: float) -> tuple[KillContainer | None, float | None]:
+    """Return SIGKILL when it is due for a container that is being stopped, else when to look again."""
+    if run.stop is None or run.stop.kill_sent:
+        return None, None
+    due = kill_time(run.stop, termination)
+    if due is None:
+        return None, None
+    return (KillContainer(run.id, run.name), None) if now >= due else (None, due)
+
+
+def shorten(pod: Pod, termination: Termination, now: float) -> None:
+    """Apply a later deletion with a shorter grace; a deadline never moves back."""
+    wanted = termination.started_at + window(deletion_grace(pod))
+    if wanted < termination.deadline:
+        termination.deadline = max(wanted, now)
+
+
+def stop_all(pod: Pod, state: PodState, termination: Termination, now: float) -> tuple[list[Action], float | None]:
+    """Signal every running container whose turn it is, kill those whose time is over; when to look again."""
+    actions: list[Action] = []
+    wakes: list[float] = []
+    late = now >= termination.deadline
+    for run in state.all_instances():
+        if run.state != "running":
+            continue  # ended, or being created: its start will end, and then it is signalled
+        if run.stop is not None:
+            action, wake_at = kill_step(run, termination, now)
+            if action is not None:
+                actions.append(action)
+            if wake_at is not None:
+                wakes.append(wake_at)
+        elif late or _its_turn(pod, run, state):
+            grace = max(0.0, termination.deadline - now)
+            actions.append(StopContainer(run.id, run.name, grace, f"Stopping container {run.name}"))
+        else:
+            wakes.append(termination.deadline)
+    return actions, min(wakes, default=None)
+
+
+def _its_turn(pod: Pod, run: Instance, state: PodState) -> bool:
+    """Sidecars go after the main containers, the last one first; all others at once."""
+    order = [container.name for container in pod.spec.init_containers if is_sidecar(container)]
+    if run.name not in order:
+        return True
+    before = [container.name for container in pod.spec.containers] + order[order.index(run.name) + 1 :]
+    return not any((other := state.latest(name)) is not None and other.running for name in before)

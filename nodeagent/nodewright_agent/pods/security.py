@@ -1,0 +1,122 @@
+"""The security settings of a container in effect: its own over the pod's over the image's. Pure, but for one file.
+
+The only file that may be read is a Localhost seccomp profile, below a directory of the node's administrator.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nodewright.kube.objects import Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext
+from nodewright_agent.pods.model import display_name
+from nodewright_agent.pods.ports import StartError
+from nodewright_agent.runtime import capabilities as caps
+from nodewright_agent.runtime import seccomp
+from nodewright_agent.runtime.spec import User
+
+CONFIG_ERROR = "CreateContainerConfigError"
+
+
+def contexts(pod: Pod, container: Container) -> tuple[PodSecurityContext, SecurityContext]:
+    """Return the pod's and the container's settings, empty ones where there are none."""
+    return pod.spec.security_context or PodSecurityContext(), container.security_context or SecurityContext()
+
+
+def user(pod: Pod, container: Container, image_user: str) -> User:
+    """Return who the container runs as."""
+    shared, own = contexts(pod, container)
+    groups = list(shared.supplemental_groups)
+    if shared.fs_group is not None:
+        groups.insert(0, shared.fs_group)
+    return User(
+        uid=own.run_as_user if own.run_as_user is not None else shared.run_as_user,
+        gid=own.run_as_group if own.run_as_group is not None else shared.run_as_group,
+        additional_gids=groups,
+        image_user=image_user,
+        merge_groups=shared.supplemental_groups_policy != "Strict",
+    )
+
+
+def verify_non_root(pod: Pod, container: Container, image_user: str) -> None:
+    """Hold a container to runAsNonRoot. Raises ``StartError`` with kubelet's texts."""
+    shared, own = contexts(pod, container)
+    required = own.run_as_non_root if own.run_as_non_root is not None else shared.run_as_non_root
+    if not required:
+        return
+    where = f'(pod: "{display_name(pod)}", container: {container.name})'
+    uid = user(pod, container, image_user).uid
+    if uid is not None:
+        if uid == 0:
+            raise StartError(CONFIG_ERROR, f"container's runAsUser breaks non-root policy {where}")
+        return
+    name = image_user.partition(":")[0]
+    if name and not name.isdecimal():
+        problem = f"image has non-numeric user ({name}), cannot verify user is non-root"
+        raise StartError(CONFIG_ERROR, f"container has runAsNonRoot and {problem} {where}")
+    if not name or int(name) == 0:
+        raise StartError(CONFIG_ERROR, f"container has runAsNonRoot and image will run as root {where}")
+
+
+def capabilities(pod: Pod, container: Container) -> list[str]:
+    """Return the container's capabilities. Raises ``StartError`` for a name that Linux does not have."""
+    wanted = contexts(pod, container)[1].capabilities
+    if wanted is None:
+        return list(caps.DEFAULT)
+    try:
+        return caps.effective(wanted.add, wanted.drop, caps.available())
+    except ValueError as error:
+        raise StartError(CONFIG_ERROR, str(error)) from None
+
+
+def privileged(pod: Pod, container: Container) -> bool:
+    """Tell whether the container has all of the host's privileges."""
+    return contexts(pod, container)[1].privileged is True
+
+
+def no_new_privileges(pod: Pod, container: Container) -> bool:
+    """Tell whether the process may not gain privileges: allowPrivilegeEscalation is false."""
+    return contexts(pod, container)[1].allow_privilege_escalation is False
+
+
+def seccomp_profile(pod: Pod, container: Container, granted: list[str], directory: Path) -> dict[str, Any] | None:
+    """Return the seccomp filter; None: unconfined. Unset means the runtime's default (seccompDefault)."""
+    shared, own = contexts(pod, container)
+    profile = own.seccomp_profile or shared.seccomp_profile or SeccompProfile(type="RuntimeDefault")
+    if profile.type == "Unconfined":
+        return None
+    if profile.type == "RuntimeDefault":
+        return seccomp.default_profile(granted, os.uname().machine)
+    return _localhost_profile(profile.localhost_profile or "", directory)
+
+
+def _localhost_profile(name: str, directory: Path) -> dict[str, Any]:
+    if not name or name.startswith("/") or ".." in Path(name).parts:
+        raise StartError(CONFIG_ERROR, f"seccomp localhostProfile {name!r} is not a relative path without '..'")
+    try:
+        loaded = msgspec.json.decode((directory / name).read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise StartError(CONFIG_ERROR, f"cannot load seccomp profile {directory / name}: {error}") from None
+    if not isinstance(loaded, dict):
+        raise StartError(CONFIG_ERROR, f"seccomp profile {directory / name} is no object")
+    return loaded
+
+
+def mask(pod: Pod, container: Container) -> list[str] | None:
+    """Return masked and read-only paths: None for the defaults, none at all with procMount Unmasked."""
+    return [] if contexts(pod, container)[1].proc_mount == "Unmasked" else None
+
+
+def unsupported(pod: Pod) -> str:
+    """Return what of the pod's settings this node cannot do yet; empty when it can do all."""
+    spec = pod.spec
+    if spec.share_process_namespace:
+        return "shareProcessNamespace is not supported by this node yet"
+    if spec.host_users is False:
+        return "user namespaces (hostUsers: false) are not supported by this node yet"
+    if spec.runtime_class_name:
+        return f'RuntimeHandler "{spec.runtime_class_name}" not supported'
+    return ""

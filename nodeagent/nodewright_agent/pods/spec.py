@@ -1,0 +1,195 @@
+"""Pod + container + image to what the runtime starts (ContainerSpec). Pure, but for a Localhost seccomp profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nodewright.kube.objects import Container, Pod
+from nodewright_agent.pods import resources, security
+from nodewright_agent.pods.model import Instance, is_sidecar
+from nodewright_agent.pods.ports import StartError
+from nodewright_agent.runtime import cgroup_math
+from nodewright_agent.runtime.images.model import Image
+from nodewright_agent.runtime.spec import ContainerSpec, Mount
+
+LABEL_IMAGE, LABEL_IMAGE_ID = "image", "imageID"
+
+NODE_CRITICAL = 2_000_001_000
+"""Priority of system-node-critical."""
+DEFAULT_MESSAGE_PATH = "/dev/termination-log"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxPaths:
+    """Where the pod's namespaces and files are on this host."""
+
+    netns: str | None
+    ipc: str | None
+    uts: str | None
+    hostname: str
+    hosts: Path | None
+    resolv_conf: Path | None
+    shm: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What of the node goes into every container."""
+
+    cgroup_root: str
+    memory_capacity: int
+    seccomp_directory: Path
+    log_root: Path
+    pids_limit: int | None = None
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Everything that one run of a container is made of."""
+
+    pod: Pod
+    container: Container
+    run: Instance
+    image: Image
+    env: Sequence[tuple[str, str]]
+    sandbox: SandboxPaths
+    volume_mounts: Sequence[Mount]
+    message_file: Path | None
+    expand: Callable[[str], str] = field(default=lambda text: text)
+    """Replaces $(NAME) by the container's variables."""
+
+
+def container_spec(inputs: Inputs, node: NodeSettings) -> ContainerSpec:
+    """Return the runtime's order for one run. Raises ``StartError`` for what cannot be run as asked."""
+    pod, container, image = inputs.pod, inputs.container, inputs.image
+    problem = security.unsupported(pod)
+    if problem:
+        raise StartError(security.CONFIG_ERROR, problem)
+    security.verify_non_root(pod, container, image.config.user)
+    granted = security.capabilities(pod, container)
+    privileged = security.privileged(pod, container)
+    return ContainerSpec(
+        id=inputs.run.id,
+        pod_uid=pod.metadata.uid,
+        pod_name=pod.metadata.name,
+        pod_namespace=pod.metadata.namespace,
+        name=container.name,
+        attempt=inputs.run.attempt,
+        lowers=[str(layer) for layer in image.layers],
+        argv=command(container, image, inputs.expand),
+        env=merged_env(image.config.env, inputs.env),
+        cwd=container.working_dir or image.config.working_dir or "/",
+        user=security.user(pod, container, image.config.user),
+        hostname=inputs.sandbox.hostname,
+        netns=inputs.sandbox.netns,
+        ipc_ns=inputs.sandbox.ipc,
+        uts_ns=inputs.sandbox.uts,
+        pid_ns="host" if pod.spec.host_pid else None,
+        mounts=[*inputs.volume_mounts, *file_mounts(inputs)],
+        resources=resources.container_resources(container, node.pids_limit),
+        oom_score_adj=oom_score(pod, container, node.memory_capacity),
+        capabilities=granted,
+        privileged=privileged,
+        read_only_rootfs=security.contexts(pod, container)[1].read_only_root_filesystem is True,
+        no_new_privileges=security.no_new_privileges(pod, container),
+        seccomp=None if privileged else security.seccomp_profile(pod, container, granted, node.seccomp_directory),
+        masked_paths=security.mask(pod, container),
+        read_only_paths=security.mask(pod, container),
+        log_path=str(log_path(node.log_root, pod, container.name, inputs.run.attempt)),
+        termination_log=str(inputs.message_file) if inputs.message_file else "",
+        termination_message_path=container.termination_message_path or DEFAULT_MESSAGE_PATH,
+        tty=container.tty,
+        stdin=container.stdin,
+        stdin_once=container.stdin_once,
+        stop_signal=stop_signal(container, image),
+        cgroup_parent=pod_cgroup(pod, node.cgroup_root),
+        labels={LABEL_IMAGE: container.image, LABEL_IMAGE_ID: image_id(image)},
+    )
+
+
+def command(container: Container, image: Image, expand: Callable[[str], str]) -> list[str]:
+    """Return the argument vector: the pod's command replaces the image's entrypoint and, without args, its cmd too."""
+    args = [expand(word) for word in container.args]
+    if container.command:
+        return [expand(word) for word in container.command] + args
+    return [*image.config.entrypoint, *(args or ([] if container.args else image.config.cmd))]
+
+
+def merged_env(image_env: Sequence[str], own: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the variables: the image's that the pod does not set, then the pod's."""
+    names = {name for name, _ in own}
+    kept = [entry for entry in image_env if entry.partition("=")[0] not in names]
+    return [*kept, *(f"{name}={value}" for name, value in own)]
+
+
+def file_mounts(inputs: Inputs) -> list[Mount]:
+    """Return the managed files; one that the container mounts itself is left to it."""
+    own = {mount.mount_path.rstrip("/") for mount in inputs.container.volume_mounts}
+    sandbox = inputs.sandbox
+    read_only = inputs.container.security_context is not None and (
+        inputs.container.security_context.read_only_root_filesystem is True
+    )
+    # As upstream and CRI runtimes: these files are writable unless the root file system is not.
+    access = "ro" if read_only else "rw"
+    mounts = []
+    for source, target in (
+        (sandbox.hosts, "/etc/hosts"),
+        (sandbox.resolv_conf, "/etc/resolv.conf"),
+    ):
+        if source is not None and target not in own:
+            mounts.append(Mount(str(source), target, "bind", ["rbind", "rprivate", access]))
+    if sandbox.shm is not None and "/dev/shm" not in own:
+        mounts.append(
+            Mount(str(sandbox.shm), "/dev/shm", "bind", ["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"])
+        )
+    return mounts
+
+
+def oom_score(pod: Pod, container: Container, capacity: int) -> int:
+    """Return oom_score_adj; a sidecar is not worth more than the least of the main containers."""
+    qos = qos_class(pod)
+
+    def of(one: Container) -> int:
+        request = resources.memory(one.resources.requests) or 0
+        return cgroup_math.oom_score_adj(
+            qos, request, capacity, node_critical=(pod.spec.priority or 0) >= 2_000_001_000
+        )
+
+    score = of(container)
+    if any(one is container or one.name == container.name for one in pod.spec.init_containers if is_sidecar(one)):
+        score = min([score, *(of(one) for one in pod.spec.containers)])
+    return score
+
+
+def qos_class(pod: Pod) -> cgroup_math.QosClass:
+    """Return the QoS class, which the API server has computed at creation."""
+    return cgroup_math.QosClass(pod.status.qos_class or "BestEffort")
+
+
+def pod_cgroup(pod: Pod, root: str) -> str:
+    """Return the path of the pod's cgroup."""
+    return cgroup_math.pod_path(root, qos_class(pod), pod.metadata.uid)
+
+
+def log_directory(root: Path, pod: Pod) -> Path:
+    """Return where the pod's logs are."""
+    meta = pod.metadata
+    return root / f"{meta.namespace}_{meta.name}_{meta.uid}"
+
+
+def log_path(root: Path, pod: Pod, container: str, attempt: int) -> Path:
+    """Return the CRI log of one run."""
+    return log_directory(root, pod) / container / f"{attempt}.log"
+
+
+def stop_signal(container: Container, image: Image) -> str:
+    """Return the signal that stops the container (KEP-4960 before the image's STOPSIGNAL)."""
+    own = container.lifecycle.stop_signal if container.lifecycle is not None else None
+    return own or image.config.stop_signal or "SIGTERM"
+
+
+def image_id(image: Image) -> str:
+    """Return what the status shows as imageID: a digested name where the image came from a registry, else its id."""
+    return image.digests[0] if image.digests else image.id

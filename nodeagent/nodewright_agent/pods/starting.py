@@ -1,0 +1,166 @@
+"""The way up of a pod: sandbox, volumes, images, containers; each operation a task that reports into the state."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+from nodewright.kube.objects import Container
+from nodewright_agent.pods import killing
+from nodewright_agent.pods.actions import StopContainer
+from nodewright_agent.pods.backoff import advance
+from nodewright_agent.pods.model import Backoff, Failure, ImageStep, Instance, Step, StepState, find_container
+from nodewright_agent.pods.ports import ImageProblem, StartError
+
+if TYPE_CHECKING:
+    from nodewright_agent.pods.worker import PodWorker
+
+log = logging.getLogger(__name__)
+
+# Failures that are not a container's own (volumes, sandbox, configuration) are tried again after this, as upstream
+# does (its pod workers' error back-off).
+RETRY = 10.0
+
+
+class Starter:
+    """Starts what the machine asks for."""
+
+    def __init__(self, worker: PodWorker) -> None:
+        """Work for one pod."""
+        self._worker = worker
+        self._image_backoffs: dict[str, Backoff] = {}
+
+    def create_sandbox(self) -> None:
+        """Begin to make the pod's namespaces and network."""
+        self._worker.state.sandbox = Step(StepState.BUSY)
+        self._worker.spawn("sandbox", self._create_sandbox())
+
+    def set_up_volumes(self) -> None:
+        """Begin to make the pod's volumes."""
+        self._worker.state.volumes = Step(StepState.BUSY)
+        self._worker.spawn("volumes", self._set_up_volumes())
+
+    def ensure_image(self, name: str) -> None:
+        """Begin to find or pull a container's image; the last failure stays visible meanwhile."""
+        images = self._worker.state.images
+        old = images.get(name) or ImageStep()
+        images[name] = ImageStep(StepState.BUSY, old.message, 0.0, old.reason, old.failed_at)
+        self._worker.spawn(f"image {name}", self._ensure_image(name))
+
+    def start(self, name: str) -> None:
+        """Begin to start a container."""
+        self._worker.state.busy.add(name)
+        self._worker.spawn(f"start {name}", self._start(name))
+
+    async def _create_sandbox(self) -> None:
+        worker = self._worker
+        try:
+            worker.state.ips = await worker.deps.operations.create_sandbox(worker.pod)
+        except Exception as error:
+            log.warning("sandbox failed: %s", error, extra={"pod": worker.pod.key})
+            worker.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            worker.state.sandbox = Step(StepState.FAILED, str(error), worker.deps.clock() + RETRY)
+        else:
+            worker.state.sandbox = Step(StepState.READY)
+            worker.deps.tracer.mark(worker.uid, "sandbox ready")
+
+    async def _set_up_volumes(self) -> None:
+        worker = self._worker
+        try:
+            await worker.deps.operations.set_up_volumes(worker.pod)
+        except Exception as error:
+            log.warning("volumes failed: %s", error, extra={"pod": worker.pod.key})
+            worker.event("Warning", "FailedMount", str(error))
+            worker.state.volumes = Step(StepState.FAILED, str(error), worker.deps.clock() + RETRY)
+        else:
+            worker.state.volumes = Step(StepState.READY)
+
+    async def _ensure_image(self, name: str) -> None:
+        worker, images = self._worker, self._worker.state.images
+        container = find_container(worker.pod, name)
+        assert container is not None
+        try:
+            await worker.deps.operations.ensure_image(worker.pod, container)
+        except ImageProblem as problem:
+            now = worker.deps.clock()
+            entry = advance(self._image_backoffs.get(container.image), now, now, worker.deps.image_backoff)
+            self._image_backoffs[container.image] = entry
+            worker.event("Warning", "Failed", f"Error: {problem.reason}", name)
+            images[name] = ImageStep(StepState.FAILED, problem.message, now + entry.delay, problem.reason, now)
+        else:
+            self._image_backoffs.pop(container.image, None)
+            images[name] = ImageStep(StepState.READY)
+            worker.deps.tracer.mark(worker.uid, f"image ready {name}")
+
+    async def _start(self, name: str) -> None:
+        worker = self._worker
+        container = find_container(worker.pod, name)
+        assert container is not None
+        run = self._new_run(container)
+        operations = worker.deps.operations
+        try:
+            await operations.create_container(worker.pod, container, run, worker.state.ips)
+            worker.deps.tracer.mark(worker.uid, f"container created {name}")
+            await operations.start_container(worker.pod, container, run)
+            self._started(container, run)
+            await self._post_start(container, run)
+        except StartError as error:
+            self._start_failed(run, error)
+        finally:
+            worker.state.busy.discard(name)
+            worker.state.images.pop(name, None)  # the next run looks for its image anew, by its pull policy
+
+    def _new_run(self, container: Container) -> Instance:
+        worker, state, name = self._worker, self._worker.state, container.name
+        before = state.latest(name)
+        if before is None:
+            attempt = worker.deps.operations.next_attempt(worker.pod, container)
+        else:
+            attempt = before.attempt + 1
+            policy = worker.deps.settings.crash
+            entry = advance(state.backoffs.get(name), before.finished_at, worker.deps.clock(), policy)
+            state.backoffs[name] = entry
+        run = Instance(secrets.token_hex(32), name, attempt, image=container.image)
+        for old in state.add(run):
+            worker.deps.owners.pop(old.id, None)
+            worker.spawn(f"remove {old.id}", worker.deps.operations.remove_container(old))
+        worker.deps.owners[run.id] = worker
+        return run
+
+    def _started(self, container: Container, run: Instance) -> None:
+        worker = self._worker
+        worker.state.failures.pop(run.name, None)
+        worker.deps.tracer.mark(worker.uid, f"container started {run.name}")
+        run.started_at = run.started_at or worker.deps.clock()
+        if run.state == "created":  # it may have ended already
+            run.state = "running"
+            run.post_start_done = container.lifecycle is None or container.lifecycle.post_start is None
+            worker.deps.probes.start(worker.pod, container, run, worker.state.ips)
+        worker.wake()
+
+    async def _post_start(self, container: Container, run: Instance) -> None:
+        worker = self._worker
+        if run.post_start_done:
+            return
+        try:
+            await worker.deps.operations.post_start(worker.pod, container, run)
+            run.post_start_done = True
+        except StartError as error:
+            worker.state.failures[run.name] = Failure(error.reason, error.message, worker.deps.clock())
+            worker.event("Warning", "FailedPostStartHook", "PostStartHook failed", run.name)
+            if run.running and run.stop is None:
+                grace = killing.default_grace(worker.pod)
+                worker.stopper.stop(StopContainer(run.id, run.name, grace, "FailedPostStartHook"))
+
+    def _start_failed(self, run: Instance, error: StartError) -> None:
+        state, now = self._worker.state, self._worker.deps.clock()
+        self._worker.event("Warning", "Failed", f"Error: {error.message}", run.name)
+        if error.ran:
+            run.state, run.exit_code, run.reason, run.message = "exited", 128, "StartError", error.message
+            run.finished_at = now
+            state.failures[run.name] = Failure(error.reason, error.message, now)
+            return
+        state.instances[run.name].remove(run)
+        self._worker.deps.owners.pop(run.id, None)
+        state.failures[run.name] = Failure(error.reason, error.message, now, now + RETRY)

@@ -1,0 +1,241 @@
+"""The status of a pod from what is known of it: pure, and the same for the same input.
+
+The pod's own ``status`` (what the API has) serves as memory: start time, transition times, the last states of
+containers whose records are gone, and conditions that others own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nodewright.kube.objects import (
+    Container,
+    ContainerState,
+    ContainerStateRunning,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    HostIP,
+    Pod,
+    PodIP,
+    PodStatus,
+    VolumeMountStatus,
+)
+from nodewright_agent.pods import phase as phases
+from nodewright_agent.pods.conditions import OWNED, pod_conditions
+from nodewright_agent.pods.machine import has_started
+from nodewright_agent.pods.model import Instance, PodState, Step, is_sidecar
+from nodewright_agent.pods.times import rfc3339
+from nodewright_agent.pods.waiting import Waiting
+
+CONTAINER_ID_SCHEME = "nodewright://"
+_NO_WAITING: Mapping[str, Waiting] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What of the node goes into a pod's status."""
+
+    host_ips: Sequence[str] = field(default_factory=tuple)
+
+
+def build_status(
+    pod: Pod, state: PodState, now: float, node: NodeFacts, waiting: Mapping[str, Waiting] = _NO_WAITING
+) -> PodStatus:
+    """Return the status to be written. A terminal phase never reverts."""
+    old = {status.name: status for status in _old_statuses(pod)}
+    missing = _missing(pod, state)
+
+    def of(container: Container, init: bool) -> ContainerStatus:
+        lost = ContainerState(waiting=missing.waiting) if init and not is_sidecar(container) else missing
+        return container_status(container, state, old.get(container.name), waiting.get(container.name), lost, init)
+
+    status = PodStatus(
+        observed_generation=pod.metadata.generation,
+        qos_class=pod.status.qos_class,
+        start_time=pod.status.start_time or rfc3339(state.start_time or now),
+        init_container_statuses=[of(container, True) for container in pod.spec.init_containers],
+        container_statuses=[of(container, False) for container in pod.spec.containers],
+        ephemeral_container_statuses=[of(container, False) for container in pod.spec.ephemeral_containers],
+    )
+    by_name = {one.name: one for one in (*status.init_container_statuses, *status.container_statuses)}
+    status.phase = _phase(pod, state, by_name)
+    _explain(pod, state, status)
+    _not_ready_when_over(status)
+    sandbox = state.sandbox.ready and not (state.finished or state.teardown != Step())
+    kept = [condition for condition in pod.status.conditions if condition.type not in OWNED]
+    status.conditions = [*kept, *pod_conditions(pod, status.phase, by_name, sandbox, rfc3339(now))]
+    _addresses(pod, state, status, node)
+    return status
+
+
+def container_status(
+    container: Container,
+    state: PodState,
+    old: ContainerStatus | None,
+    wait: Waiting | None,
+    missing: ContainerState,
+    init: bool,
+) -> ContainerStatus:
+    """Return the status of one container; ``missing`` is the state of one that has never run."""
+    run, before = state.latest(container.name), state.previous(container.name)
+    status = ContainerStatus(
+        name=container.name,
+        ready=False,
+        restart_count=old.restart_count if old else 0,
+        image=container.image,
+        image_id=old.image_id if old else "",
+        container_id=old.container_id if old else "",
+        last_state=old.last_state if old else ContainerState(),
+        allocated_resources=container.resources.requests,
+        resources=container.resources,
+        volume_mounts=_mounts(container),
+        started=False,
+    )
+    if run is None:
+        _never_seen(status, old, missing)
+    else:
+        _from_run(status, container, run, init)
+        if before is not None:
+            status.last_state = ContainerState(terminated=terminated(before))
+    if wait is not None and (run is None or not run.running):
+        if run is not None:
+            status.last_state = ContainerState(terminated=terminated(run))
+        status.state = ContainerState(waiting=ContainerStateWaiting(reason=wait.reason, message=wait.message))
+    return status
+
+
+def terminated(run: Instance) -> ContainerStateTerminated:
+    """Return how a run ended, as the API tells it."""
+    return ContainerStateTerminated(
+        exit_code=run.exit_code,
+        reason=run.reason,
+        message=run.message,
+        started_at=rfc3339(run.started_at),
+        finished_at=rfc3339(run.finished_at),
+        container_id=CONTAINER_ID_SCHEME + run.id,
+    )
+
+
+def _from_run(status: ContainerStatus, container: Container, run: Instance, init: bool) -> None:
+    status.restart_count = run.attempt
+    status.image = run.image or container.image
+    status.image_id = run.image_id
+    status.container_id = CONTAINER_ID_SCHEME + run.id
+    if run.state == "exited":
+        status.state = ContainerState(terminated=terminated(run))
+        # An init container that has done its work counts as ready; sidecars are judged like main containers.
+        status.ready = init and not is_sidecar(container) and run.exit_code == 0
+    elif run.state == "created":
+        status.state = ContainerState(waiting=ContainerStateWaiting(reason="ContainerCreating"))
+    else:
+        status.state = ContainerState(running=ContainerStateRunning(started_at=rfc3339(run.started_at)))
+        status.started = has_started(container, run)
+        lasting = not init or is_sidecar(container)
+        probe = container.readiness_probe
+        status.ready = lasting and status.started and (probe is None or run.readiness is True)
+
+
+def _missing(pod: Pod, state: PodState) -> ContainerState:
+    """Return the state of containers without a run: they wait, or nobody knows how they ended.
+
+    Of an initialised pod that is over, upstream takes every missing container for failed, so that nothing takes it for
+    done; containers that were still to be initialised keep waiting.
+    """
+    initialised = all(
+        (run := state.latest(container.name)) is not None and (is_sidecar(container) or run.exit_code == 0)
+        for container in pod.spec.init_containers
+    )
+    reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
+    wait = ContainerStateWaiting(reason=reason)
+    if not (state.finished and initialised):
+        return ContainerState(waiting=wait)
+    end = ContainerStateTerminated(
+        exit_code=137,
+        reason="ContainerStatusUnknown",
+        message="The container could not be located when the pod was terminated",
+    )
+    return ContainerState(waiting=wait, terminated=end)
+
+
+def _never_seen(status: ContainerStatus, old: ContainerStatus | None, missing: ContainerState) -> None:
+    """Fill in a container of which we have no record: it waits for its first start, or its record was lost."""
+    if old is not None and old.state.terminated is not None:
+        status.state = old.state
+        status.ready = old.ready
+        return
+    if missing.terminated is not None:
+        status.state = ContainerState(terminated=missing.terminated)
+        return
+    status.state = missing
+    if old is not None and old.state.running is not None:
+        status.restart_count += 1
+        status.last_state = ContainerState(
+            terminated=ContainerStateTerminated(
+                exit_code=137,
+                reason="ContainerStatusUnknown",
+                message="The container could not be located when the pod was deleted.  "
+                "The container used to be Running",
+            )
+        )
+
+
+def _old_statuses(pod: Pod) -> list[ContainerStatus]:
+    status = pod.status
+    return [*status.init_container_statuses, *status.container_statuses, *status.ephemeral_container_statuses]
+
+
+def _phase(pod: Pod, state: PodState, statuses: Mapping[str, ContainerStatus]) -> str:
+    if pod.status.phase in phases.TERMINAL:
+        return pod.status.phase
+    if state.finished and state.termination is not None and state.termination.phase:
+        return state.termination.phase
+    initialised = any((run := state.latest(c.name)) is not None and run.running for c in pod.spec.containers)
+    found = phases.phase(pod, statuses, terminal=state.finished, initialised=initialised)
+    if state.finished and found not in phases.TERMINAL:
+        return phases.FAILED  # stopped before it had run: not a success
+    return found if found not in phases.TERMINAL or state.finished else phases.RUNNING
+
+
+def _explain(pod: Pod, state: PodState, status: PodStatus) -> None:
+    termination = state.termination
+    if termination is not None and termination.reason and status.phase in phases.TERMINAL:
+        status.reason, status.message = termination.reason, termination.message
+    elif status.phase == pod.status.phase:
+        status.reason, status.message = pod.status.reason, pod.status.message
+
+
+def _not_ready_when_over(status: PodStatus) -> None:
+    if status.phase in phases.TERMINAL:
+        for one in status.container_statuses:
+            one.ready = one.started = False
+
+
+def _addresses(pod: Pod, state: PodState, status: PodStatus, node: NodeFacts) -> None:
+    hosts = list(node.host_ips)
+    if hosts:
+        status.host_ip = hosts[0]
+        status.host_ips = [HostIP(ip=ip) for ip in hosts]
+    ips = list(state.ips)
+    if not ips and pod.spec.host_network and state.sandbox.ready:
+        ips = hosts
+    # A pod whose network is gone keeps the address that it had, as upstream does.
+    if not ips:
+        ips = [entry.ip for entry in pod.status.pod_ips]
+    if ips:
+        status.pod_ip = ips[0]
+        status.pod_ips = [PodIP(ip=ip) for ip in ips]
+
+
+def _mounts(container: Container) -> list[VolumeMountStatus]:
+    # Recursive read-only mounts are not offered by our runtime handler yet (see Node.status.runtimeHandlers).
+    return [
+        VolumeMountStatus(
+            name=mount.name,
+            mount_path=mount.mount_path,
+            read_only=mount.read_only,
+            recursive_read_only="Disabled" if mount.read_only else None,
+        )
+        for mount in container.volume_mounts
+    ]

@@ -1,0 +1,53 @@
+"""The patch that brings a pod's status in the API to what we want: only what differs, in strategic merge form. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from nodewright.kube.objects import PodStatus
+from nodewright_agent.pods.conditions import OWNED
+
+# Fields that others write: the scheduler and, for claims, controllers.
+_FOREIGN = ("nominatedNodeName", "resourceClaimStatuses", "resize", "conditions")
+# Lists that a strategic patch would merge by address instead of replacing them.
+_MERGED_LISTS = ("podIPs", "hostIPs")
+
+
+def status_patch(current: PodStatus, wanted: PodStatus) -> dict[str, Any] | None:
+    """Return the fields of ``status`` to patch; None when nothing differs."""
+    old, new = msgspec.to_builtins(current), msgspec.to_builtins(wanted)
+    patch: dict[str, Any] = {}
+    for name in (*new, *(name for name in old if name not in new)):
+        if name in _FOREIGN or old.get(name) == new.get(name):
+            continue
+        value = new.get(name)
+        if name in _MERGED_LISTS and value is not None:
+            value = [*value, {"$patch": "replace"}] if old.get(name) else value
+        patch[name] = value
+    conditions = _conditions(current, wanted)
+    if conditions:
+        patch["conditions"] = conditions
+    return patch or None
+
+
+def _conditions(current: PodStatus, wanted: PodStatus) -> list[dict[str, Any]]:
+    """Return the owned conditions that differ, complete: null removes what a merge would leave behind."""
+    old = {condition.type: condition for condition in current.conditions}
+    changed = []
+    for condition in wanted.conditions:
+        if condition.type not in OWNED or condition == old.get(condition.type):
+            continue
+        changed.append(
+            {
+                "type": condition.type,
+                "status": condition.status,
+                "reason": condition.reason or None,
+                "message": condition.message or None,
+                "lastProbeTime": None,
+                "lastTransitionTime": condition.last_transition_time,
+                "observedGeneration": condition.observed_generation or None,
+            }
+        )
+    return changed

@@ -1,0 +1,147 @@
+"""Writes pod statuses to the API: at once, one request per pod under way, the newest status wins, never given up.
+
+The base of each patch is the status that the API server answered last, so that a cache that lags behind cannot make
+us undo our own writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from nodewright.kube.client import Client, PatchType
+from nodewright.kube.errors import ApiError, Conflict, Invalid, NotFound
+from nodewright.kube.objects import Pod, PodStatus
+from nodewright.kube.resources import PODS
+from nodewright_agent.pods.status_patch import status_patch
+
+log = logging.getLogger(__name__)
+
+LAZY = 0.3
+"""Seconds that a status that says nothing new to a user may wait for a better one."""
+RETRY_FIRST, RETRY_MAX = 0.2, 10.0
+
+
+@dataclass(slots=True)
+class _Entry:
+    pod: Pod
+    base: PodStatus
+    wanted: PodStatus | None = None
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: bool = False
+
+
+class StatusWriter:
+    """The status sink of all pod workers of a node."""
+
+    def __init__(self, client: Client, written: Callable[[Pod, PodStatus], None] | None = None) -> None:
+        """Write through ``client``; ``written`` is called after each status that the API server took."""
+        self._client = client
+        self._written = written or (lambda pod, status: None)
+        self._entries: dict[str, _Entry] = {}
+        self._deletes: set[asyncio.Task[None]] = set()
+
+    def publish(self, pod: Pod, status: PodStatus, *, lazy: bool = False) -> None:
+        """Have the status written; a newer one takes the place of one that still waits."""
+        entry = self._entries.get(pod.metadata.uid)
+        if entry is None:
+            entry = self._entries[pod.metadata.uid] = _Entry(pod, pod.status)
+        entry.pod, entry.wanted = pod, status
+        entry.idle.clear()
+        if entry.task is not None:
+            return
+        if lazy and entry.timer is None:
+            entry.timer = asyncio.get_running_loop().call_later(LAZY, self._begin, entry)
+        elif not lazy:
+            self._begin(entry)
+
+    async def flushed(self, uid: str) -> None:
+        """Wait until the newest published status of the pod is in the API, or the pod is gone from it."""
+        entry = self._entries.get(uid)
+        if entry is not None:
+            if entry.wanted is not None and entry.task is None:
+                self._begin(entry)
+            await entry.idle.wait()
+
+    async def delete(self, pod: Pod) -> None:
+        """Delete the pod for good; a pod of the same name with another UID stays. Tried until it has an answer."""
+        meta = pod.metadata
+
+        async def attempt() -> None:
+            await self._client.delete(PODS, meta.name, meta.namespace, grace_period_seconds=0, uid=meta.uid)
+
+        await _persist(attempt, f"delete pod {pod.key}")
+
+    def forget(self, uid: str) -> None:
+        """Drop what is still to be written."""
+        entry = self._entries.pop(uid, None)
+        if entry is None:
+            return
+        entry.gone, entry.wanted = True, None
+        if entry.timer is not None:
+            entry.timer.cancel()
+        if entry.task is not None:
+            entry.task.cancel()
+        entry.idle.set()
+
+    async def close(self) -> None:
+        """Stop writing; what is not written is told again by the next agent."""
+        for uid in list(self._entries):
+            self.forget(uid)
+
+    def _begin(self, entry: _Entry) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
+            entry.timer = None
+        if entry.task is None and not entry.gone:
+            entry.task = asyncio.get_running_loop().create_task(self._pump(entry))
+
+    async def _pump(self, entry: _Entry) -> None:
+        try:
+            while (wanted := entry.wanted) is not None:
+                await _persist(lambda: self._write(entry), f"status of pod {entry.pod.key}")
+                if entry.wanted is wanted:
+                    entry.wanted = None
+        finally:
+            entry.task = None
+            entry.idle.set()
+
+    async def _write(self, entry: _Entry) -> None:
+        wanted = entry.wanted
+        if wanted is None:
+            return
+        patch = status_patch(entry.base, wanted)
+        if patch is not None:
+            meta = entry.pod.metadata
+            body = {"metadata": {"uid": meta.uid}, "status": patch}
+            answer = await self._client.patch(
+                PODS, meta.name, body, meta.namespace, type=Pod, kind=PatchType.STRATEGIC, subresource="status"
+            )
+            entry.base = answer.status
+        self._written(entry.pod, wanted)
+        if entry.wanted is wanted:
+            entry.wanted = None
+
+
+async def _persist(attempt: Callable[[], Awaitable[None]], what: str) -> None:
+    """Try until it works or makes no sense any more: the pod is gone or replaced, or the content is refused."""
+    delay = RETRY_FIRST
+    while True:
+        try:
+            await attempt()
+        except (NotFound, Conflict):
+            return
+        except Invalid as error:
+            log.error("%s was refused: %s", what, error)
+            return
+        except ApiError as error:
+            log.warning("%s: %s; trying again in %.1f s", what, error, delay)
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+            delay = min(delay * 2, RETRY_MAX)
+        else:
+            return

@@ -1,0 +1,1 @@
+"""The nftables backend: own netlink encoding, shared maps, one transaction for each change."""

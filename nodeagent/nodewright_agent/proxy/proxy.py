@@ -1,0 +1,220 @@
+"""The proxy of one node: caches of Services, EndpointSlices and the Node, joined to a backend."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+
+from nodewright.kube.cache import WatchCache
+from nodewright.kube.client import Client
+from nodewright.kube.events import EventRecorder
+from nodewright.kube.objects import Node, ObjectReference
+from nodewright.kube.resources import ENDPOINTSLICES, NODES, SERVICES
+from nodewright.kube.times import parse_rfc3339
+from nodewright_agent.proxy.backends import make_backend
+from nodewright_agent.proxy.backends.base import Backend, BackendOptions
+from nodewright_agent.proxy.config import ProxyConfig
+from nodewright_agent.proxy.detect import PROBES, Choice, choose
+from nodewright_agent.proxy.health import Endpoints, Health
+from nodewright_agent.proxy.metrics import ProxyMetrics, Row, TrafficCollector
+from nodewright_agent.proxy.model import endpoint_text, key_text, pack_address
+from nodewright_agent.proxy.objects import TRIGGER_TIME_ANNOTATION, EndpointSlice, Service
+from nodewright_agent.proxy.services import NodeView
+from nodewright_agent.proxy.sync import Syncer
+from nodewright_agent.proxy.table import TableBuilder
+
+log = logging.getLogger(__name__)
+
+_PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
+_ZONE_LABEL = "topology.kubernetes.io/zone"
+
+
+def service_selector(proxy_name: str | None) -> str:
+    """Give the label selector for our Services: those labelled for us, or those labelled for nobody (upstream)."""
+    return f"{_PROXY_NAME_LABEL}={proxy_name}" if proxy_name else f"!{_PROXY_NAME_LABEL}"
+
+
+def node_view(config: ProxyConfig, node: Node | None) -> NodeView:
+    """Put together what the rules need to know of the node."""
+    addresses = list(config.node_ips)
+    if not addresses and node is not None:
+        addresses = [item.address for item in node.status.addresses if item.type == "InternalIP"]
+    labels = node.metadata.labels if node is not None else {}
+    return NodeView(
+        config.node_name,
+        labels.get(_ZONE_LABEL, ""),
+        tuple(pack_address(address) for address in addresses),
+        config.pod_cidrs,
+        config.masquerade_all,
+    )
+
+
+class Proxy:
+    """Programs the Services of the cluster into the network namespace of this process.
+
+    `run()` does everything; `choice` says which backend was taken and why. A given `backend` is used as it is, else
+    one is chosen by the configured mode. The client must be allowed to list and watch Services, EndpointSlices and
+    its Node (ClusterRole system:node-proxier has that).
+    """
+
+    def __init__(
+        self,
+        config: ProxyConfig,
+        client: Client,
+        *,
+        backend: Backend | None = None,
+        recorder: EventRecorder | None = None,
+        metrics: ProxyMetrics | None = None,
+    ) -> None:
+        """Check the configuration; nothing is started. Raises ProxyConfigError."""
+        self.config = config.check()
+        self.choice: Choice | None = None
+        self.health = Health(time.time)
+        self.metrics = metrics or ProxyMetrics()
+        self._client, self._backend, self._recorder = client, backend, recorder
+        self._builder = TableBuilder(node_view(config, None))
+        self._syncer: Syncer | None = None
+        self._nodes = WatchCache(
+            client, NODES, type=Node, field_selector=f"metadata.name={config.node_name}", name="proxy-node"
+        )
+        self._services = WatchCache(
+            client,
+            SERVICES,
+            type=Service,
+            label_selector=service_selector(config.service_proxy_name),
+            field_selector="spec.clusterIP!=None",
+            name="proxy-services",
+        )
+        self._slices = WatchCache(
+            client,
+            ENDPOINTSLICES,
+            type=EndpointSlice,
+            label_selector="!service.kubernetes.io/headless",
+            name="proxy-endpointslices",
+        )
+        self._nodes.add_handler(self._node_changed)
+        self._services.add_handler(self._service_changed)
+        self._slices.add_handler(self._slice_changed)
+        self._ready = asyncio.Event()
+        self.endpoints = Endpoints(self.health, self.metrics, lambda: self.choice.mode if self.choice else "")
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises ProxyModeError or BackendError where no backend can work."""
+        if self._backend is None:
+            self.choice = await asyncio.to_thread(choose, self.config.mode, PROBES)
+            options = BackendOptions(self.config.pod_cidrs, self.config.ipvs_scheduler, self.config.ipv6)
+            self._backend = make_backend(self.choice.mode, options)
+        else:
+            self.choice = Choice(self._backend.name, "given by the caller")
+        syncer = self._syncer = Syncer(
+            self._builder,
+            self._backend,
+            health=self.health,
+            metrics=self.metrics,
+            coalesce=self.config.coalesce,
+            verify_interval=self.config.verify_interval,
+            failed=self._sync_failed,
+        )
+        try:
+            await syncer.open()
+            await self._serve(syncer)
+        finally:
+            await self.endpoints.close()
+            await syncer.close()
+
+    async def _serve(self, syncer: Syncer) -> None:
+        assert self.choice is not None
+        log.info("proxy mode chosen", extra={"mode": self.choice.mode, "reason": self.choice.reason})
+        self._event("Normal", "ProxyModeChosen", f"Services are programmed by {self.choice.mode}: {self.choice.reason}")
+        if self.config.healthz_port:
+            await self.endpoints.serve(self.config.healthz_address, self.config.healthz_port, metrics=False)
+        if self.config.metrics_port:
+            await self.endpoints.serve(self.config.metrics_address, self.config.metrics_port, metrics=True)
+        self.metrics.registry.register(TrafficCollector(self._traffic))
+        async with asyncio.TaskGroup() as group:
+            for cache in (self._nodes, self._services, self._slices):
+                group.create_task(cache.run())
+            # an empty table while lists are under way would cut off every Service that works now
+            for cache in (self._nodes, self._services, self._slices):
+                await cache.wait_synced()
+            self._ready.set()
+            await syncer.run()
+
+    async def wait_synced(self) -> None:
+        """Wait until the rules are in the kernel for the first time."""
+        await self._ready.wait()
+        assert self._syncer is not None
+        await self._syncer.wait_synced()
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        self.health.node(new)
+        self._builder.set_node(node_view(self.config, new))
+        if self._builder.dirty:
+            self._poke()
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        present = new if new is not None else old
+        assert present is not None
+        self.metrics.service_changes.inc()
+        self._builder.set_service(present.key, new)
+        self._poke()
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        present = new if new is not None else old
+        assert present is not None
+        self.metrics.endpoint_changes.inc()
+        self._builder.set_slice(present.key, old, new)
+        moment = new.metadata.annotations.get(TRIGGER_TIME_ANNOTATION) if new is not None else None
+        if moment and self._syncer is not None and self._ready.is_set():
+            try:
+                self._syncer.endpoint_changed_at(parse_rfc3339(moment).timestamp())
+            except ValueError:
+                log.debug("malformed trigger time", extra={"slice": present.key, "value": moment})
+        self._poke()
+
+    def _poke(self) -> None:
+        if self._syncer is not None and self._ready.is_set():
+            self._syncer.poke()
+
+    def _sync_failed(self, error: Exception) -> None:
+        self._event("Warning", "ProxySyncFailed", f"Rules for Services could not be programmed: {error}")
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        if self._recorder is not None:
+            # events of nodes name them by uid = name, as kubelet's do, so that `kubectl describe node` finds them
+            node = ObjectReference(kind="Node", api_version="v1", name=self.config.node_name, uid=self.config.node_name)
+            self._recorder.event(node, kind, reason, message)
+
+    def _traffic(self) -> Iterable[Row]:
+        """Read the kernel's counters; called in a thread, by a scrape of the metrics."""
+        syncer, backend = self._syncer, self._backend
+        if syncer is None or backend is None:
+            return []
+        counters = syncer.submit(backend.counters)
+        owners = self._builder.owners()
+        return [(owners.get(key, ""), key_text(key), *value) for key, value in counters.items()]
+
+    async def describe(self, service: str) -> list[str]:
+        """Say for a Service (`namespace/name`) which addresses it has here, who serves them, and what carries that."""
+        syncer, backend = self._syncer, self._backend
+        if syncer is None or backend is None:
+            return ["the proxy has not started yet"]
+        lines: list[str] = []
+        conflicts = self._builder.conflicts()
+        for key, frontend in sorted(self._builder.rules_of(service).frontends.items()):
+            lines.append(f"{key_text(key)} ({frontend.kind.name}) of {frontend.owner}")
+            if key in conflicts:
+                lines.append(f"  claimed by {', '.join(sorted(conflicts[key]))}; the first one has it")
+            lines.append(f"  endpoints: {', '.join(map(endpoint_text, frontend.endpoints)) or frontend.refusal.name}")
+            if frontend.external is not None:
+                local = ", ".join(map(endpoint_text, frontend.external)) or "DROP"
+                lines.append(f"  for clients outside of the cluster: {local}")
+            lines.append(f"  masquerade: {frontend.masquerade.name}")
+            if frontend.affinity:
+                lines.append(f"  a client keeps its endpoint for {frontend.affinity} s")
+            if frontend.sources is not None:
+                lines.append(f"  open to: {', '.join(frontend.sources) or 'nobody'}")
+            lines += [f"  {line}" for line in await syncer.call(lambda key=key: backend.describe(key))]  # type: ignore[misc]
+        return lines or [f"{service}: no rules here (headless, ExternalName, of another proxy, or unknown)"]

@@ -1,0 +1,220 @@
+"""Driver of conmon, the monitor that holds a container's stdio and exit code while agents come and go.
+
+Used with ``--sync`` (one fork less, and the pid is known before anything happens) and ``--api-version 1``.
+conmon waits at its start pipe before it does anything: there it is moved into the monitors' cgroup, which its
+later children (runc) inherit; runc then moves the container into its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from nodewright_agent.failpoints import failpoint
+from nodewright_agent.runtime import processes
+from nodewright_agent.runtime.errors import ContainerRuntimeError, CreateContainerError, RunContainerError
+
+_MAX_ANSWER = 1 << 20
+_LOGRUS_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
+_TAIL = 2048
+
+
+class MonitorCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one monitor is told."""
+
+    conmon: str
+    runc: str
+    cid: str
+    bundle: str
+    runc_root: str
+    exit_dir: str
+    socket_dir: str
+    log_path: str
+    tty: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+
+
+class _Answer(msgspec.Struct):
+    data: int
+    message: str = ""
+
+
+def arguments(command: MonitorCommand) -> list[str]:
+    """conmon's command line. Pure."""
+    bundle = command.bundle
+    words = [command.conmon, "--api-version", "1", "--sync", "--no-sync-log"]
+    words += ["-c", command.cid, "-u", command.cid, "-n", command.cid, "-r", command.runc]
+    words += [f"--runtime-arg=--root={command.runc_root}", "-b", bundle, "-p", f"{bundle}/pid"]
+    words += ["-l", f"k8s-file:{command.log_path}", "--exit-dir", command.exit_dir, "--persist-dir", f"{bundle}/persist"]
+    words += ["--socket-dir-path", command.socket_dir]
+    if command.tty:
+        words.append("-t")
+    if command.stdin:
+        words.append("-i")
+        if not command.stdin_once:
+            words.append("--leave-stdin-open")
+    return words
+
+
+def parse_answer(data: bytes) -> int:
+    """The container's pid from the monitor's first line. Pure.
+
+    Raises RunContainerError with the OCI runtime's own words when it refused, CreateContainerError when the line makes
+    no sense (the monitor itself failed).
+    """
+    line = data.partition(b"\n")[0]
+    try:
+        answer = msgspec.json.decode(line, type=_Answer)
+    except msgspec.DecodeError:
+        raise CreateContainerError(f"the container monitor gave no answer: {tail(data) or 'it ended early'}") from None
+    if answer.data <= 0:
+        raise RunContainerError(runc_message(answer.message) or "the OCI runtime failed without a message")
+    return answer.data
+
+
+def runc_message(text: str) -> str:
+    r"""The readable part of runc's stderr: the last logrus ``msg="..."``, unquoted, or the last lines as they are.
+
+    ``runc create failed: unable to start container process: exec: "nosuch": executable file not found in $PATH``
+    """
+    found = _LOGRUS_MESSAGE.findall(text)
+    if found:
+        return tail(re.sub(r"\\(.)", lambda match: {"n": "\n", "t": "\t"}.get(match[1], match[1]), found[-1]).encode())
+    return tail(text.encode())
+
+
+def tail(data: bytes, limit: int = _TAIL) -> str:
+    """The end of some output as text."""
+    return data[-limit:].decode(errors="replace").strip()
+
+
+async def create(command: MonitorCommand, *, place: Callable[[int], None], timeout: float) -> tuple[int, int, int]:
+    """Start a monitor and let it create the container; (container's pid, the monitor's pid, the monitor's pidfd).
+
+    ``place`` is called with the monitor's pid before it does anything. Raises RunContainerError (the OCI runtime
+    refused) or CreateContainerError; the monitor is gone then.
+    """
+    sync_read, sync_write = os.pipe()
+    start_read, start_write = os.pipe()
+    errors = Path(command.bundle, "conmon.err")
+    try:
+        monitor = _spawn(command, sync_write, start_read, errors)
+    except OSError as error:
+        for fd in (sync_read, start_write):
+            os.close(fd)
+        raise CreateContainerError(f"cannot start the container monitor: {error}") from error
+    finally:
+        os.close(sync_write)
+        os.close(start_read)
+    try:
+        try:
+            failpoint("conmon.spawned")
+            place(monitor.pid)
+            os.write(start_write, b"0")
+        finally:
+            os.close(start_write)
+        failpoint("conmon.released")
+        async with asyncio.timeout(timeout):
+            data = await _first_line(sync_read)
+        if not data:
+            data = errors.read_bytes()
+        pid = parse_answer(data)
+        pidfd = os.pidfd_open(monitor.pid)
+        processes.detach(monitor)
+        return pid, monitor.pid, pidfd
+    except BaseException as error:
+        monitor.kill()
+        monitor.wait()
+        if isinstance(error, TimeoutError):
+            raise CreateContainerError(f"the OCI runtime did not answer within {timeout:g} s") from error
+        if isinstance(error, OSError) and not isinstance(error, ContainerRuntimeError):
+            raise CreateContainerError(f"cannot place the container monitor: {error}") from error
+        raise
+    finally:
+        os.close(sync_read)
+
+
+def _spawn(command: MonitorCommand, sync_fd: int, start_fd: int, errors: Path) -> subprocess.Popen[bytes]:
+    environment = {**processes.ENVIRONMENT, "_OCI_SYNCPIPE": str(sync_fd), "_OCI_STARTPIPE": str(start_fd)}
+    with open(errors, "wb") as stderr:
+        return processes.spawn(
+            arguments(command),
+            stderr=stderr.fileno(),
+            environment=environment,
+            pass_fds=(sync_fd, start_fd),
+            # Some versions write a file named "oom" where they stand.
+            cwd=command.bundle,
+        )
+
+
+async def _first_line(fd: int) -> bytes:
+    os.set_blocking(fd, False)
+    data = b""
+    while b"\n" not in data and len(data) < _MAX_ANSWER:
+        await processes.readable(fd)
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+async def start(runc: str, runc_root: Path, cid: str, pid: int, *, timeout: float) -> None:
+    """Let a created container run, without executing ``runc start`` where its fifo shows the way (0.1 instead of 5 ms).
+
+    The container's init waits in open(2) of ``exec.fifo`` and writes one byte; reading it and removing the fifo is all
+    that ``runc start`` does (we use no hooks). Other runtimes, and layouts that we do not know, get ``runc start``.
+    Raises RunContainerError when the container died before it could start.
+    """
+    fifo = runc_root / cid / "exec.fifo"
+    try:
+        # Without O_NONBLOCK a dead init would block us for ever.
+        fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        code, output = await processes.run([runc, f"--root={runc_root}", "start", cid], timeout=timeout)
+        if code:
+            raise RunContainerError(runc_message(output.decode(errors="replace"))) from None
+        return
+    try:
+        async with asyncio.timeout(timeout):
+            await _first_of(fd, pid)
+        if os.read(fd, 1) != b"0":
+            raise RunContainerError("the container's init ended before it was started")
+    except BlockingIOError:
+        raise RunContainerError("the container's init ended before it was started") from None
+    finally:
+        os.close(fd)
+    failpoint("start.released")
+    fifo.unlink(missing_ok=True)
+
+
+async def _first_of(fd: int, pid: int) -> None:
+    """Wait until the fifo has the byte or the process has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    tasks = [asyncio.ensure_future(processes.readable(descriptor)) for descriptor in (fd, pidfd)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        os.close(pidfd)
+
+
+def reopen_log(bundle: Path) -> None:
+    """Tell the monitor to close its log file and open the name anew, after a rename. OSError(ENXIO): it has ended."""
+    fd = os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"2 0 0\n")
+    finally:
+        os.close(fd)

@@ -1,0 +1,273 @@
+"""The image store: pull, load, look up, list and remove. Several agents and commands may share one folder."""
+
+import asyncio
+import errno
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from nodewright_agent.runtime.images import archive, config, records, reference, rootfs, usage
+from nodewright_agent.runtime.images.credentials import Credential
+from nodewright_agent.runtime.images.errors import (
+    ErrImageNeverPull,
+    ErrImagePull,
+    ImageInUse,
+    ImageNotFound,
+)
+from nodewright_agent.runtime.images.fsutil import locked
+from nodewright_agent.runtime.images.inflight import Shared
+from nodewright_agent.runtime.images.layers import as_image_error
+from nodewright_agent.runtime.images.layerstore import LayerStore, clean_up
+from nodewright_agent.runtime.images.locks import file_lock
+from nodewright_agent.runtime.images.manifest import Platform
+from nodewright_agent.runtime.images.model import Image, Limits, PullProgress
+from nodewright_agent.runtime.images.puller import Fetched, Puller
+from nodewright_agent.runtime.images.records import ImageRecord, Layout, NameRecord
+from nodewright_agent.runtime.images.settings import RegistrySettings
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[PullProgress], None]
+Images = list[Image]  # ImageStore.list hides the builtin inside the class
+Texts = list[str]
+
+
+class ImageStore:
+    """Images below `root`, which is made when missing. Opening removes what killed processes left behind.
+
+    `settings` default to `root/registries.toml`. All methods raise ImageError subclasses only.
+    """
+
+    def __init__(self, root: Path, *, settings: RegistrySettings | None = None, limits: Limits | None = None) -> None:
+        self._layout = Layout(Path(root).absolute())
+        try:
+            self._layout.make()
+            clean_up(self._layout)
+        except OSError as error:
+            raise as_image_error(error) from error
+        self._layers = LayerStore(self._layout, limits or Limits())
+        self._settings = settings or RegistrySettings.load(self._layout.root / "registries.toml")
+        self._puller = Puller(self._layers, self._settings)
+        self._pulls: dict[tuple[object, ...], Shared[Image]] = {}
+        self._listeners: dict[tuple[object, ...], list[Progress]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Wait until what was pulled is safely on disk, and release threads."""
+        await self.settled()
+        self._layers.close()
+
+    async def settled(self) -> None:
+        """Wait for the write-back of pulled layers; a process that ends earlier loses nothing but the mark."""
+        if self._background:
+            await asyncio.wait(self._background)
+
+    # Looking up
+
+    def resolve(self, ref: str) -> Image | None:
+        """The image of a name, of `repository@digest`, or of an id (`sha256:...`); None unless it is complete."""
+        if reference.is_digest(ref):
+            return self._image(ref)
+        parsed = reference.parse(ref)
+        if parsed.digest:
+            parsed = parsed.with_digest(parsed.digest)
+        image_id = self._id_of(parsed.name)
+        return self._image(image_id) if image_id else None
+
+    def list(self) -> Images:
+        """All complete images, ordered by name."""
+        names = self._names()
+        found = (self._image(record.id, names) for record in self._image_records())
+        return sorted((image for image in found if image is not None), key=lambda i: (not i.names, i.names, i.id))
+
+    def _image_records(self) -> Iterable[ImageRecord]:
+        return records.read_all(self._layout, self._layout.image_records, ImageRecord)
+
+    def _names(self) -> dict[str, Texts]:
+        result: dict[str, list[str]] = {}
+        for record in records.read_all(self._layout, self._layout.name_records, NameRecord):
+            result.setdefault(record.image, []).append(record.name)
+        return result
+
+    def _image(self, image_id: str, names: dict[str, Texts] | None = None) -> Image | None:
+        record = records.read(self._layout, self._layout.image_record(image_id), ImageRecord)
+        if record is None or record.id != image_id:
+            return None
+        document = config.parse(record.config.encode(), Platform.parse(record.platform))
+        layers: list[Path] = []
+        for diff_id in reversed(document.diff_ids):  # overlayfs wants the top first
+            layer = self._layers.get(diff_id)
+            if layer is None:
+                log.warning("image is incomplete, a layer is missing", extra={"image": image_id, "layer": diff_id})
+                return None
+            layers.append(self._layout.layer(diff_id))
+            if layer.opaque_root:
+                break
+        own = (self._names() if names is None else names).get(image_id, [])
+        return Image(
+            id=image_id,
+            names=sorted(name for name in own if "@" not in name),
+            digests=sorted(name for name in own if "@" in name),
+            size=record.size,
+            config=document.config,
+            layers=_unique(layers),
+        )
+
+    # Bringing in
+
+    async def pull(
+        self,
+        ref: str,
+        *,
+        auth: Sequence[Credential] = (),
+        progress: Progress | None = None,
+        platform: str = "linux/amd64",
+    ) -> Image:
+        """Fetch an image, or only check that it is current; joins a pull of the same that is under way."""
+        parsed = reference.parse(ref)
+        key = (parsed.name, platform, tuple(auth))
+        listeners = self._listeners.setdefault(key, [])
+        if key not in self._pulls:
+            pull = Shared(self._pull(parsed, list(auth), Platform.parse(platform), lambda step: _tell(listeners, step)))
+            pull.task.add_done_callback(lambda _: (self._pulls.pop(key, None), self._listeners.pop(key, None)))
+            self._pulls[key] = pull
+        listeners.append(progress or _silent)
+        try:
+            return await self._pulls[key].join()
+        finally:
+            listeners.remove(progress or _silent)
+
+    async def ensure(
+        self, ref: str, policy: str, *, auth: Sequence[Credential] = (), progress: Progress | None = None
+    ) -> Image:
+        """Apply an imagePullPolicy: IfNotPresent, Always or Never; kubelet's sentences in errors."""
+        present = self.resolve(ref) if policy != "Always" else None
+        if present is not None:
+            return present
+        if policy == "Never":
+            raise ErrImageNeverPull(f'Container image "{ref}" is not present with pull policy of Never')
+        return await self.pull(ref, auth=auth, progress=progress)
+
+    async def _pull(
+        self, parsed: reference.Reference, auth: Sequence[Credential], platform: Platform, report: Progress
+    ) -> Image:
+        try:
+            async with file_lock(self._layout.use_lock, shared=True):
+                fetched = await self._puller.pull(parsed, auth, platform, report)
+                await asyncio.to_thread(rootfs.check, [self._layout.layer(diff_id) for diff_id in fetched.diff_ids])
+                names = {parsed.with_digest(fetched.digest).name}
+                if parsed.tag and not parsed.digest:
+                    names.add(parsed.name)
+                await asyncio.to_thread(self._commit, [(fetched, names)], str(platform))
+        except OSError as error:
+            raise as_image_error(error) from error
+        self._after_change()
+        image = self.resolve(fetched.image_id)
+        if image is None:
+            raise ErrImagePull(f"image {parsed.name} vanished from the store right after it was pulled")
+        return image
+
+    async def load(self, path: Path, *, progress: Progress | None = None, platform: str = "linux/amd64") -> Images:
+        """Load every image of a docker or OCI archive (or OCI directory); all of them or, on any error, none."""
+        wanted = Platform.parse(platform)
+        try:
+            async with file_lock(self._layout.use_lock, shared=True):
+                loaded = await archive.load(Path(path), self._layers, self._layout.tmp, wanted, progress or _silent)
+                for fetched, _ in loaded:
+                    folders = [self._layout.layer(diff_id) for diff_id in fetched.diff_ids]
+                    await asyncio.to_thread(rootfs.check, folders)
+                await asyncio.to_thread(self._commit, loaded, platform)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EACCES, errno.EISDIR) and error.filename == str(path):
+                raise ErrImagePull(f"cannot read {path}: {os.strerror(error.errno)}") from error
+            raise as_image_error(error) from error
+        self._after_change()
+        images = [self.resolve(fetched.image_id) for fetched, _ in loaded]
+        return [image for image in images if image is not None]
+
+    def _commit(self, images: Sequence[tuple[Fetched, set[str]]], platform: str) -> None:
+        """Write records: images first, names after, so that no name ever leads nowhere. Blocking."""
+        with locked(self._layout.write_lock):
+            for fetched, _ in images:
+                assert fetched.image_id.partition(":")[2] in (
+                    hashlib.sha256(fetched.config).hexdigest(),
+                    hashlib.sha512(fetched.config).hexdigest(),
+                )
+                record = ImageRecord(fetched.image_id, fetched.config.decode(), platform, fetched.size)
+                records.write(self._layout.image_record(fetched.image_id), record)
+            for fetched, names in images:
+                for name in sorted(names):
+                    records.write(self._layout.name_record(name), NameRecord(name, fetched.image_id))
+
+    def _after_change(self) -> None:
+        task = asyncio.create_task(self._settle())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _settle(self) -> None:
+        try:
+            await asyncio.to_thread(self._layers.settle)
+            if self._layout.gc_wanted.exists():
+                await asyncio.to_thread(self.gc)
+        except OSError as error:
+            log.warning("image layers are not yet safe against a power failure", extra={"error": str(error)})
+
+    # Taking out
+
+    def remove(self, ref: str) -> None:
+        """Remove a name; with its last one (or by id) the image and the layers that no other image has. Blocking.
+
+        Raises ImageNotFound, and ImageInUse while a container's root file system is mounted from it.
+        """
+        by_id = reference.is_digest(ref)
+        name = "" if by_id else reference.parse(ref).name
+        with locked(self._layout.write_lock):
+            image_id = ref if by_id else self._id_of(name)
+            known = self._names().get(image_id, [])
+            if not known and not self._layout.image_record(image_id or "-").exists():
+                raise ImageNotFound(f'image "{ref}" is not in the store')
+            tags = [tag for tag in known if "@" not in tag and tag != name]
+            if not by_id and tags and "@" not in name:
+                self._layout.name_record(name).unlink(missing_ok=True)
+                return
+            image = self._image(image_id)
+            if image is not None and image.layers and image.layers[0].name in usage.mounted_layers():
+                raise ImageInUse(f'image "{ref}" is in use by a container')
+            for other in known:
+                self._layout.name_record(other).unlink(missing_ok=True)
+            self._layout.image_record(image_id).unlink(missing_ok=True)
+        self.gc()
+
+    def _id_of(self, name: str) -> str:
+        record = records.read(self._layout, self._layout.name_record(name), NameRecord)
+        return record.image if record is not None else ""
+
+    def gc(self) -> int:
+        """Delete layers that no image has; returns how many. Left to the end of a pull that is under way. Blocking."""
+        try:
+            with locked(self._layout.use_lock, blocking=False):
+                self._layout.gc_wanted.unlink(missing_ok=True)
+                referenced: set[str] = set()
+                for record in self._image_records():
+                    document = config.parse(record.config.encode(), Platform.parse(record.platform))
+                    referenced.update(document.diff_ids)
+                return self._layers.remove_unreferenced(referenced)
+        except BlockingIOError:
+            self._layout.gc_wanted.touch()
+            return 0
+
+
+def _tell(listeners: Iterable[Progress], step: PullProgress) -> None:
+    for listener in listeners:
+        listener(step)
+
+
+def _silent(_: PullProgress) -> None:
+    pass
+
+
+def _unique(layers: Iterable[Path]) -> list[Path]:
+    """overlayfs refuses the same directory twice; an image may have one layer several times, the top one counts."""
+    return list(dict.fromkeys(layers))

@@ -1,0 +1,89 @@
+"""Mounts of the agent: overlay root file systems, private run directories, unmounting a whole tree."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nodewright_agent.runtime import mountinfo, syscalls
+
+PAGE = 4096
+"""mount(2) copies one page of options and cuts the rest off silently; the error is then a misleading ELOOP."""
+MAX_LOWERS = 500
+"""What the kernel's overlayfs accepts (OVL_MAX_STACK)."""
+_SPECIAL = frozenset(":,\\")
+
+
+class TooManyLayers(OSError):
+    """The image has more layers than one overlay mount can take."""
+
+
+def mount_overlay(target: str, lowers: Sequence[Path], upper: str, work: str) -> None:
+    """Mount ``lowers`` (top first) with a writable ``upper`` on ``target``.
+
+    Long option strings, and paths with characters that the option syntax gives a meaning, go through descriptors:
+    ``/proc/self/fd/N`` is 16 characters whatever the path, which takes about 220 layers.
+    """
+    if not lowers:
+        raise OSError(errno.EINVAL, "overlay: the image has no layers", target)
+    paths = [*map(str, lowers), upper, work]
+    options = _overlay_options(paths[:-2], upper, work)
+    if len(os.fsencode(options)) < PAGE - 1 and not any(_SPECIAL & set(path) for path in paths):
+        syscalls.mount("overlay", target, "overlay", 0, options)
+        return
+    descriptors: list[int] = []
+    try:
+        for path in paths:
+            descriptors.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        short = [f"/proc/self/fd/{fd}" for fd in descriptors]
+        options = _overlay_options(short[:-2], short[-2], short[-1])
+        if len(lowers) > MAX_LOWERS or len(options) >= PAGE - 1:
+            raise TooManyLayers(errno.E2BIG, f"overlay: {len(lowers)} layers are more than one mount takes", target)
+        syscalls.mount("overlay", target, "overlay", 0, options)
+    finally:
+        for fd in descriptors:
+            os.close(fd)
+
+
+def _overlay_options(lowers: Sequence[str], upper: str, work: str) -> str:
+    return f"lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}"
+
+
+def bind(source: str, target: str) -> None:
+    """Bind mount a file or directory (not recursively)."""
+    syscalls.mount(source, target, "", syscalls.MS_BIND)
+
+
+def ensure_private(directory: str) -> None:
+    """Make ``directory`` a mount of its own with private propagation, once.
+
+    Mounts below it then reach no other namespace: a copy of a pinned network namespace in somebody's
+    mount namespace would keep it alive after we removed ours.
+    """
+    entries = [entry for entry in mountinfo.read() if entry.mount_point == directory]
+    if not entries:
+        bind(directory, directory)
+    if not entries or entries[-1].propagation:
+        syscalls.mount("", directory, "", syscalls.MS_PRIVATE)
+
+
+def unmount_below(directory: str | Path) -> list[str]:
+    """Detach every mount at or below ``directory``; returns what was unmounted. Idempotent."""
+    done = []
+    for point in mountinfo.below(mountinfo.read(), directory):
+        if unmount(point):
+            done.append(point)
+    return done
+
+
+def unmount(point: str) -> bool:
+    """Detach one mount; False when nothing was mounted there."""
+    try:
+        syscalls.umount(point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return False
+        raise
+    return True

@@ -1,0 +1,193 @@
+"""ContainerSpec -> config.json of the OCI runtime specification. Pure: no I/O, no clock.
+
+Defaults are those of CRI runtimes, so that an image behaves as under containerd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from nodewright_agent.runtime import capabilities as caps
+from nodewright_agent.runtime.spec import ContainerSpec, Mount, container_cgroup
+
+OCI_VERSION = "1.0.2"
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runtime found out about the host and the image, for one container."""
+
+    rootfs: str
+    uid: int
+    gid: int
+    additional_gids: Sequence[int] = ()
+    cgroup_version: int
+    capabilities: Sequence[str] = caps.ALL
+    """What the agent itself may pass on."""
+    oom_score_floor: int = -1000
+    """Lowest oom_score_adj that the agent may set."""
+    devices: Sequence[dict[str, Any]] = ()
+    """The host's device nodes; only read for privileged containers."""
+
+
+def config(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
+    """The bundle's config.json."""
+    return {
+        "ociVersion": OCI_VERSION,
+        "process": process(spec, host),
+        "root": {"path": host.rootfs, "readonly": spec.read_only_rootfs},
+        "mounts": [_mount(mount) for mount in all_mounts(spec)],
+        "linux": _linux(spec, host),
+    }
+
+
+def process(
+    spec: ContainerSpec, host: HostFacts, argv: Sequence[str] | None = None, *, tty: bool | None = None, env: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The OCI process object; with ``argv`` that of a command executed in the same container (same user, same limits)."""
+    granted = granted_capabilities(spec, host)
+    result: dict[str, Any] = {
+        "terminal": spec.tty if tty is None else tty,
+        "user": {"uid": host.uid, "gid": host.gid, "additionalGids": list(host.additional_gids)},
+        "args": list(spec.argv if argv is None else argv),
+        "env": [*environment(spec), *env],
+        "cwd": spec.cwd,
+        # No inheritable set (CVE-2022-24769) and no ambient one, as CRI runtimes.
+        "capabilities": {"bounding": granted, "effective": granted, "permitted": granted},
+        "noNewPrivileges": spec.no_new_privileges,
+    }
+    if argv is None:
+        # Written always: where it is absent the process inherits whatever its monitor has.
+        result["oomScoreAdj"] = max(spec.oom_score_adj, host.oom_score_floor)
+    return result
+
+
+def environment(spec: ContainerSpec) -> list[str]:
+    """The variables: PATH and HOSTNAME where the image and the pod do not set them."""
+    names = {entry.partition("=")[0] for entry in spec.env}
+    first = [] if "PATH" in names else [DEFAULT_PATH]
+    if spec.hostname and "HOSTNAME" not in names:
+        first.append(f"HOSTNAME={spec.hostname}")
+    return first + spec.env
+
+
+def granted_capabilities(spec: ContainerSpec, host: HostFacts) -> list[str]:
+    """Privileged: all that the agent has. Otherwise the spec's list, or the default set."""
+    if spec.privileged:
+        return [name for name in caps.ALL if name in host.capabilities]
+    return list(caps.DEFAULT if spec.capabilities is None else spec.capabilities)
+
+
+def default_mounts(spec: ContainerSpec) -> list[Mount]:
+    """/proc, /dev and the rest, as CRI runtimes mount them; /sys and cgroups writable only for privileged ones."""
+    access = "rw" if spec.privileged else "ro"
+    flags = ["nosuid", "noexec", "nodev"]
+    return [
+        Mount("proc", "/proc", "proc", flags),
+        Mount("tmpfs", "/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        Mount("devpts", "/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        Mount("mqueue", "/dev/mqueue", "mqueue", flags),
+        Mount("sysfs", "/sys", "sysfs", [*flags, access]),
+        Mount("cgroup", "/sys/fs/cgroup", "cgroup", [*flags, "relatime", access]),
+        Mount("shm", "/dev/shm", "tmpfs", [*flags, "mode=1777", "size=65536k"]),
+    ]
+
+
+def all_mounts(spec: ContainerSpec) -> list[Mount]:
+    """Defaults and the pod's own, parents before children; a pod's mount replaces a default of the same destination."""
+    own = list(spec.mounts)
+    if spec.termination_log:
+        own.append(Mount(spec.termination_log, spec.termination_message_path, "bind", ["rbind", "rprivate", "rw"]))
+    taken = {_normal(mount.destination) for mount in own}
+    defaults = [mount for mount in default_mounts(spec) if mount.destination not in taken]
+    return defaults + sorted(own, key=lambda mount: _normal(mount.destination).count("/"))
+
+
+def _normal(path: str) -> str:
+    return "/" + "/".join(part for part in path.split("/") if part and part != ".")
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    options = list(mount.options)
+    if mount.type == "bind":
+        if not {"bind", "rbind"} & set(options):
+            options.insert(0, "rbind")
+        if not {"private", "rprivate", "slave", "rslave", "shared", "rshared"} & set(options):
+            options.append("rprivate")
+    return {"destination": mount.destination, "type": mount.type, "source": mount.source, "options": options}
+
+
+def _linux(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "namespaces": _namespaces(spec, host.cgroup_version),
+        "cgroupsPath": container_cgroup(spec),
+        "resources": _resources(spec, host),
+        "rootfsPropagation": _root_propagation(spec),
+    }
+    if spec.privileged:
+        result["devices"] = list(host.devices)
+        return result
+    if spec.seccomp is not None:
+        result["seccomp"] = spec.seccomp
+    result["maskedPaths"] = list(MASKED_PATHS if spec.masked_paths is None else spec.masked_paths)
+    result["readonlyPaths"] = list(READ_ONLY_PATHS if spec.read_only_paths is None else spec.read_only_paths)
+    return result
+
+
+def _root_propagation(spec: ContainerSpec) -> str:
+    """runc makes everything private first unless told otherwise; a mount that receives or shares needs its root to do so."""
+    options = {option for mount in spec.mounts for option in mount.options}
+    if options & {"rshared", "shared"}:
+        return "rshared"
+    return "rslave" if options & {"rslave", "slave"} else "rprivate"
+
+
+def _namespaces(spec: ContainerSpec, cgroup_version: int) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = [{"type": "mount"}]
+    for kind, path in (("network", spec.netns), ("ipc", spec.ipc_ns), ("uts", spec.uts_ns)):
+        if path is not None:
+            found.append({"type": kind, "path": path})
+    if spec.pid_ns is None:
+        found.append({"type": "pid"})
+    elif spec.pid_ns != "host":
+        found.append({"type": "pid", "path": spec.pid_ns})
+    if cgroup_version == 2 and not spec.privileged:
+        # The container then sees its own cgroup at /sys/fs/cgroup, as it does on v1.
+        found.append({"type": "cgroup"})
+    return found
+
+
+def _resources(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
+    limits = spec.resources
+    result: dict[str, Any] = {"devices": [{"allow": spec.privileged, "access": "rwm"}]}
+    cpu = {"shares": limits.cpu_shares, "quota": limits.cpu_quota, "period": limits.cpu_period}
+    if given := {name: value for name, value in cpu.items() if value is not None}:
+        result["cpu"] = given
+    if limits.memory_limit is not None:
+        # Swap equal to memory: no swap for containers (NoSwap).
+        result["memory"] = {"limit": limits.memory_limit, "swap": limits.memory_limit}
+    if limits.pids_limit is not None:
+        result["pids"] = {"limit": limits.pids_limit}
+    if host.cgroup_version == 2:
+        # Kubernetes since 1.28: a container dies of memory as a whole.
+        result["unified"] = {"memory.oom.group": "1"}
+    return result

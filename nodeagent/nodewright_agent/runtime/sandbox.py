@@ -1,0 +1,198 @@
+"""Pod sandboxes: network, IPC and UTS namespaces pinned by bind mounts, with no pause process.
+
+A short-lived thread unshares, sets up what must be set from inside, and binds its ``/proc/.../ns`` files; the thread
+ends, the namespaces live on the mounts: 0.6 ms per pod, no memory, and a restart of the agent changes nothing.
+Layout: ``<run_dir>/<pod uid>/{net,ipc,uts,shm}``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from nodewright_agent.failpoints import failpoint
+from nodewright_agent.runtime import mounts, syscalls, sysctls
+from nodewright_agent.runtime.errors import SandboxError
+
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+SHM_SIZE = 64 << 20
+
+
+class SandboxPaths(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pod's containers share. ``net`` and ``ipc`` are None where the pod uses the host's."""
+
+    net: str | None
+    ipc: str | None
+    uts: str
+    shm: str
+    """Directory to bind at /dev/shm of every container."""
+
+
+class Sandboxes:
+    """The sandboxes of one agent, all below ``run_dir`` (made private; see ``mounts.ensure_private``)."""
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.run_dir = Path(run_dir)
+
+    def prepare(self) -> None:
+        """Make the directory, once per boot; idempotent."""
+        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mounts.ensure_private(str(self.run_dir))
+
+    async def create(
+        self,
+        pod_uid: str,
+        hostname: str,
+        sysctl: Mapping[str, str] | None = None,
+        *,
+        network: bool = True,
+        ipc: bool = True,
+        shm_size: int = SHM_SIZE,
+    ) -> SandboxPaths:
+        """Make (or find complete) the pod's namespaces; ``network=False``/``ipc=False``: use the host's.
+
+        ``lo`` is up when this returns. Raises SandboxError; nothing is left then. A half-made one is made anew.
+        """
+        directory = self._directory(pod_uid)
+        if (found := self.get(pod_uid)) is not None:
+            return found
+        self.prepare()
+        self._remove(directory)
+        failpoint("sandbox.before")
+        values = {**(sysctls.DEFAULTS if network else {}), **(sysctl or {})}
+        wanted = [*(["net"] if network else []), *(["ipc"] if ipc else []), "uts"]
+        try:
+            self._check_sysctls(values, wanted)
+            directory.mkdir(mode=0o700)
+            (directory / "shm").mkdir()
+            for name in wanted:
+                (directory / name).touch(mode=0o600)
+            await _in_thread(lambda: _pin(directory, wanted, hostname, values))
+            failpoint("sandbox.pinned")
+            data = f"mode=1777,size={shm_size}"
+            syscalls.mount(
+                "shm", str(directory / "shm"), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC, data
+            )
+            failpoint("sandbox.shm")
+            # The mark of completeness, last.
+            (directory / "complete").touch(mode=0o600)
+        except (OSError, ValueError) as error:
+            self._remove(directory)
+            raise SandboxError(f"failed to create the pod's namespaces: {error}") from error
+        return _paths(directory)
+
+    def get(self, pod_uid: str) -> SandboxPaths | None:
+        """The paths of a complete sandbox whose namespaces are still pinned (after a reboot they are not)."""
+        directory = self._directory(pod_uid)
+        if not (directory / "complete").exists():
+            return None
+        paths = _paths(directory)
+        # The namespace files live on nsfs; the files that they cover do not.
+        here = os.stat(directory).st_dev
+        pinned = all(os.stat(path).st_dev != here for path in (paths.net, paths.ipc, paths.uts, paths.shm) if path)
+        return paths if pinned else None
+
+    async def remove(self, pod_uid: str) -> None:
+        """Unpin and delete; idempotent. The kernel ends the namespaces when their last process has."""
+        self._remove(self._directory(pod_uid))
+
+    def list(self) -> list[str]:
+        """Uids of all pods with a sandbox, complete or not."""
+        try:
+            return sorted(entry.name for entry in os.scandir(self.run_dir) if entry.is_dir(follow_symlinks=False))
+        except FileNotFoundError:
+            return []
+
+    def _directory(self, pod_uid: str) -> Path:
+        if not _UID.fullmatch(pod_uid):
+            raise SandboxError(f"invalid pod uid {pod_uid!r}")
+        return self.run_dir / pod_uid
+
+    @staticmethod
+    def _check_sysctls(values: Mapping[str, str], wanted: list[str]) -> None:
+        for name in values:
+            sysctls.file_of(name)
+            space = sysctls.namespace_of(name)
+            if space is None or space not in wanted:
+                raise SandboxError(f"sysctl {name!r} is not of a namespace that this pod has of its own")
+
+    @staticmethod
+    def _remove(directory: Path) -> None:
+        if not directory.exists():
+            return
+        # The mark goes first: what is half removed is not to be found complete.
+        (directory / "complete").unlink(missing_ok=True)
+        failpoint("sandbox.remove")
+        for name in ("shm", "net", "ipc", "uts"):
+            path = directory / name
+            # A kill between two tries can leave two mounts on one point.
+            while mounts.unmount(str(path)):
+                pass
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+        directory.rmdir()
+
+
+def _paths(directory: Path) -> SandboxPaths:
+    def path(name: str) -> str | None:
+        return str(directory / name) if (directory / name).exists() else None
+
+    return SandboxPaths(net=path("net"), ipc=path("ipc"), uts=str(directory / "uts"), shm=str(directory / "shm"))
+
+
+def _pin(directory: Path, wanted: list[str], hostname: str, values: Mapping[str, str]) -> None:
+    flags = {"net": syscalls.CLONE_NEWNET, "ipc": syscalls.CLONE_NEWIPC, "uts": syscalls.CLONE_NEWUTS}
+    syscalls.unshare(sum(flags[name] for name in wanted))
+    syscalls.sethostname(hostname)
+    if "net" in wanted:
+        _loopback_up()
+    for name, value in values.items():
+        # /proc/sys shows the reading thread's own namespaces.
+        Path("/proc/sys", sysctls.file_of(name)).write_text(value)
+    task = f"/proc/self/task/{threading.get_native_id()}/ns"
+    for name in wanted:
+        mounts.bind(f"{task}/{name}", str(directory / name))
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        request = struct.pack("16sH14x", b"lo", 0)
+        flags = struct.unpack("16sH14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Run ``work`` in a thread that ends with it: its namespaces are not those of the process any more."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as caught:
+            error = caught
+        loop.call_soon_threadsafe(finish, error)
+
+    threading.Thread(target=run, name="sandbox", daemon=True).start()
+    await asyncio.shield(done)

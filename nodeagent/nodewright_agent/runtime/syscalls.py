@@ -1,0 +1,95 @@
+"""The Linux calls that Python 3.11 does not offer, by ctypes: mounts, namespaces, inotify, openat2.
+
+Every function raises OSError with the errno, the call and the path. Descriptors are close-on-exec, always:
+a descriptor that leaks into runc is a way out of the container (CVE-2024-21626).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 0x20, 0x1000, 0x2000, 0x4000
+MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 18, 1 << 19, 1 << 20
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+
+CLONE_NEWNS, CLONE_NEWCGROUP = 0x00020000, 0x02000000
+CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x04000000, 0x08000000, 0x10000000
+CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
+
+IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE = 0x8, 0x80, 0x100
+IN_Q_OVERFLOW, IN_ONLYDIR = 0x4000, 0x01000000
+
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+_SYS_OPENAT2 = 437
+
+_INOTIFY_EVENT = struct.Struct("iIII")
+
+
+def _check(result: int, call: str, path: str | bytes = "") -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{call}: {os.strerror(code)}", os.fsdecode(path) or None)
+    return result
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2). Empty strings are passed as NULL, as bind mounts and remounts want it."""
+    result = _libc.mount(
+        os.fsencode(source) if source else None,
+        os.fsencode(target),
+        fstype.encode() if fstype else None,
+        ctypes.c_ulong(flags),
+        os.fsencode(data) if data else None,
+    )
+    _check(result, "mount", target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), "umount", target)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2), for the calling thread only."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2), in the calling thread's UTS namespace."""
+    data = name.encode()
+    _check(_libc.sethostname(data, len(data)), "sethostname", name)
+
+
+def inotify_init() -> int:
+    """A non-blocking inotify descriptor."""
+    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """Watch ``path``; returns the watch descriptor."""
+    return _check(_libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), "inotify_add_watch", path)
+
+
+def inotify_events(data: bytes) -> list[tuple[int, str]]:
+    """Split what read(2) gave on an inotify descriptor into (mask, name)."""
+    events, at = [], 0
+    while at + _INOTIFY_EVENT.size <= len(data):
+        _, mask, _, length = _INOTIFY_EVENT.unpack_from(data, at)
+        at += _INOTIFY_EVENT.size
+        events.append((mask, os.fsdecode(data[at : at + length].rstrip(b"\0"))))
+        at += length
+    return events
+
+
+def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+    """openat2(2) (Linux 5.6): open with the resolution restricted by ``resolve``."""
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_OPENAT2), ctypes.c_int(dir_fd), ctypes.c_char_p(os.fsencode(path)), how, ctypes.c_size_t(len(how))
+    )
+    return _check(int(result), "openat2", path)

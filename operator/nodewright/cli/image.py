@@ -1,0 +1,224 @@
+"""`nodewright image`: the image store that a cluster's local node hosts share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from nodewright.cli.options import DEFAULT, Name, Output, StateDir, layout_of
+from nodewright.cli.output import (
+    FAILED,
+    PRECONDITION,
+    USAGE,
+    CliError,
+    Format,
+    emit,
+    human_bytes,
+    print_table,
+    stderr,
+    stdout,
+)
+
+if TYPE_CHECKING:
+    from nodewright_agent.runtime.images.credentials import Credential
+    from nodewright_agent.runtime.images.model import Image, PullProgress
+    from nodewright_agent.runtime.images.store import ImageStore
+
+T = TypeVar("T")
+
+app = typer.Typer(no_args_is_help=True)
+
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="DIR", help="The image store's folder; default: that of the cluster."),
+]
+
+
+@app.command("load")
+def load(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Archives of docker save, or OCI archives.")],
+    name: Name = DEFAULT,
+    state_dir: StateDir = None,
+    root: Root = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Load images from archives. Of an archive that is broken in any part, nothing is loaded."""
+
+    async def work(store: ImageStore) -> list[Image]:
+        loaded = []
+        for file in files:
+            with _progress(str(file)) as report:
+                loaded += await store.load(file, progress=report)
+        return loaded
+
+    _show(_run(_folder(name, state_dir, root), work), output)
+
+
+@app.command("pull")
+def pull(
+    reference: Annotated[str, typer.Argument(metavar="IMAGE", help="Such as busybox or registry.example/app:1.")],
+    name: Name = DEFAULT,
+    state_dir: StateDir = None,
+    root: Root = None,
+    auth_file: Annotated[
+        Path | None,
+        typer.Option("--auth-file", metavar="FILE", help="Credentials, in the form of ~/.docker/config.json."),
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Fetch an image from its registry."""
+    credentials = _credentials(auth_file)
+
+    async def work(store: ImageStore) -> list[Image]:
+        with _progress(reference) as report:
+            return [await store.pull(reference, auth=credentials, progress=report)]
+
+    _show(_run(_folder(name, state_dir, root), work), output)
+
+
+@app.command("list")
+def list_images(
+    name: Name = DEFAULT, state_dir: StateDir = None, root: Root = None, output: Output = Format.TABLE
+) -> None:
+    """List the images in the store."""
+
+    async def work(store: ImageStore) -> list[Image]:
+        return store.list()
+
+    _show(_run(_folder(name, state_dir, root, must_exist=True), work), output)
+
+
+@app.command("rm")
+def remove(
+    references: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Names, digests or ids.")],
+    name: Name = DEFAULT,
+    state_dir: StateDir = None,
+    root: Root = None,
+) -> None:
+    """Remove names of images; with its last name an image goes, and the layers that no other image has."""
+
+    async def work(store: ImageStore) -> None:
+        for reference in references:
+            await asyncio.to_thread(store.remove, reference)
+            stdout().print(f"removed {reference}", markup=False)
+
+    _run(_folder(name, state_dir, root, must_exist=True), work)
+
+
+@app.command("demo")
+def demo(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The OCI archive to write.")],
+    busybox: Annotated[
+        Path | None, typer.Option("--busybox", metavar="FILE", help="A static busybox; default: the one in PATH.")
+    ] = None,
+) -> None:
+    """Make the demo image from Debian's busybox-static: a small web server that says who answered."""
+    from nodewright_agent.runtime.images import demo as image
+    from nodewright_agent.runtime.images.errors import ImageError
+
+    try:
+        image.write(out, busybox)
+    except ImageError as error:
+        raise CliError(str(error), "apt-get install busybox-static", PRECONDITION) from None
+    stdout().print(f"{image.DEMO_IMAGE} written to {out}", markup=False)
+
+
+def _folder(name: str, state_dir: Path | None, root: Path | None, *, must_exist: bool = False) -> Path:
+    """The store to work on. Naming a cluster that does not exist is a mistake; its store is made with it."""
+    if root is not None:
+        folder = root.expanduser().absolute()
+        if must_exist and not folder.is_dir():
+            raise CliError(f"there is no image store at {folder}", exit_code=PRECONDITION)
+        return folder
+    layout = layout_of(name, state_dir)
+    if not layout.dir.is_dir():
+        raise CliError(
+            f"there is no cluster {name!r}",
+            f"start it with `nodewright up --name {name}`, or name a store with --root DIR",
+            PRECONDITION,
+        )
+    return layout.images
+
+
+def _run(folder: Path, work: Callable[[ImageStore], Awaitable[T]]) -> T:
+    """Open the store, do the work, and turn image errors into what the user reads."""
+    from nodewright_agent.runtime.images.errors import ImageError, InvalidImageName
+    from nodewright_agent.runtime.images.settings import SettingsError
+    from nodewright_agent.runtime.images.store import ImageStore
+
+    async def session() -> T:
+        store = ImageStore(folder)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    try:
+        return asyncio.run(session())
+    except ImageError as error:
+        raise CliError(str(error), exit_code=USAGE if isinstance(error, InvalidImageName) else FAILED) from None
+    except SettingsError as error:
+        raise CliError(str(error), exit_code=USAGE) from None
+
+
+def _credentials(auth_file: Path | None) -> list[Credential]:
+    if auth_file is None:
+        return []
+    from nodewright_agent.runtime.images.credentials import parse_docker_config
+
+    try:
+        return parse_docker_config(auth_file.expanduser().read_bytes())
+    except ValueError as error:
+        raise CliError(f"{auth_file}: {error}", exit_code=USAGE) from None
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[PullProgress], None]]:
+    """Show bytes of all layers together: a bar on a terminal, a line per finished layer in a log."""
+    console = stderr()
+    layers: dict[str, tuple[int, int]] = {}
+    if not console.is_terminal:
+
+        def line(step: PullProgress) -> None:
+            if step.state in ("done", "exists") and layers.get(step.layer) != (step.total, step.total):
+                layers[step.layer] = (step.total, step.total)
+                what = "already here" if step.state == "exists" else human_bytes(step.total)
+                console.print(f"  {step.layer[:19]}: {what}", markup=False)
+
+        yield line
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+
+        def bar(step: PullProgress) -> None:
+            layers[step.layer] = (step.current, step.total)
+            done, total = (sum(column) for column in zip(*layers.values(), strict=True))
+            progress.update(task, completed=done, total=total or None)
+
+        yield bar
+
+
+def _show(images: list[Image], output: Format) -> None:
+    if output is not Format.TABLE:
+        emit(
+            [
+                {"id": i.id, "names": i.names, "digests": i.digests, "size": i.size, "layers": len(i.layers)}
+                for i in images
+            ],
+            output,
+        )
+        return
+    rows = []
+    for image in images:
+        # by repository@digest where there is no tag, and the bare id for an image without any name
+        for name in image.names or image.digests or ["<none>"]:
+            rows.append((name.replace("[", r"\["), image.id.partition(":")[2][:12], human_bytes(image.size)))
+    print_table(("image", "id", "size"), rows)

@@ -1,0 +1,175 @@
+"""Entry point of `nodewright`: finds the verb, imports only its module, and turns errors into two readable lines."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, NamedTuple, NoReturn
+
+import typer
+
+from nodewright import __version__
+
+
+class Verb(NamedTuple):
+    """One verb: where it lives and what the overview says about it.
+
+    `attribute` is a function (one command) or a typer.Typer (a group of commands).
+    """
+
+    name: str
+    module: str
+    attribute: str
+    help: str
+    panel: str
+    passes_arguments: bool = False
+
+
+_CLUSTER, _USE, _INSPECT, _COMPONENTS = "Cluster", "Use it", "Understand it", "Components (run in the foreground)"
+
+VERBS = (
+    Verb("up", "up", "command", "Start or resume a cluster on this machine.", _CLUSTER),
+    Verb("down", "down", "command", "Stop a cluster; with --purge remove everything it made.", _CLUSTER),
+    Verb("status", "status", "command", "Show what runs and whether it is healthy.", _CLUSTER),
+    Verb("doctor", "doctor", "command", "Check what this machine has and lacks, with hints.", _CLUSTER),
+    Verb("assets", "assets", "command", "Have the control plane's binaries ready.", _CLUSTER),
+    Verb("assets", "assets", "command", "Get the control plane's binaries before they are needed.", _CLUSTER),
+    Verb("kubeconfig", "kubeconfig", "command", "Print the cluster's kubeconfig or its path.", _USE),
+    Verb("kubectl", "kubectl", "command", "Run kubectl against the cluster.", _USE, passes_arguments=True),
+    Verb("image", "image", "app", "Load, pull, list and remove images of the local store.", _USE),
+    Verb("explain", "explain", "app", "Say why the scheduler put a Pod where it is, or nowhere.", _INSPECT),
+    Verb("trace", "trace", "command", "Follow an object through the system, step by step with times.", _INSPECT),
+    Verb("operator", "operator", "command", "The controllers.", _COMPONENTS),
+    Verb("scheduler", "scheduler", "command", "The scheduler.", _COMPONENTS),
+    Verb("agent", "agent", "command", "The node agent: makes this host a Node.", _COMPONENTS),
+    Verb("proxy", "proxy", "command", "The service proxy alone.", _COMPONENTS),
+)
+
+# What comes after the verb's own options goes on untouched, --help included.
+_PASS_ON: dict[str, Any] = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "allow_interspersed_args": False,
+    "help_option_names": [],
+}
+_COMPLETION_VARIABLES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
+
+
+def build(verb: str | None) -> typer.Typer:
+    """The application with `verb` loaded; the others are only named, so that they cost no import."""
+    app = typer.Typer(
+        name="nodewright",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode="rich",
+    )
+    app.callback()(_root)
+    for entry in VERBS:
+        _attach(app, entry, _load(entry) if entry.name == verb else _unloaded)
+    return app
+
+
+def run() -> NoReturn:
+    """Run the program with the process's arguments and exit."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the program with `arguments`; returns the exit code."""
+    try:
+        build(_verb_of(arguments))(args=arguments, prog_name="nodewright")
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else int(bool(ending.code))
+    except BrokenPipeError:
+        # the reader of a pipe has seen enough; keep the interpreter from complaining while it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _report(error)
+    return 0
+
+
+def _report(error: Exception) -> int:
+    """Print an expected error without a traceback and return its exit code; raise any other."""
+    from nodewright.cli.output import FAILED, PRECONDITION, CliError, print_error
+    from nodewright.controlplane.errors import ControlPlaneError
+
+    if isinstance(error, CliError | ControlPlaneError):
+        print_error(error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, PermissionError):
+        print_error(str(error), "run the command as root, or as the user who started the cluster")
+        return PRECONDITION
+    if isinstance(error, OSError):
+        print_error(str(error))
+        return FAILED
+    if _is_kube_error(error):
+        print_error(str(error))
+        return FAILED
+    raise error
+
+
+def _is_kube_error(error: Exception) -> bool:
+    """Whether it is an ApiError or ConfigError; not importing nodewright.kube keeps the other paths light."""
+    loaded = sys.modules.get("nodewright.kube.errors")
+    config = sys.modules.get("nodewright.kube.config")
+    kinds = tuple(
+        kind
+        for kind in (getattr(loaded, "ApiError", None), getattr(config, "ConfigError", None))
+        if isinstance(kind, type)
+    )
+    return isinstance(error, kinds)
+
+
+def _verb_of(arguments: list[str]) -> str | None:
+    """The first word that is no option; shell completion gives the words by environment."""
+    words = list(arguments)
+    for variable in _COMPLETION_VARIABLES:
+        words += os.environ.get(variable, "").split()[1:]
+    return next((word for word in words if not word.startswith("-")), None)
+
+
+def _load(entry: Verb) -> Any:
+    return getattr(importlib.import_module(f"nodewright.cli.{entry.module}"), entry.attribute)
+
+
+def _attach(app: typer.Typer, entry: Verb, target: Any) -> None:
+    if isinstance(target, typer.Typer):
+        app.add_typer(target, name=entry.name, help=entry.help, rich_help_panel=entry.panel)
+        return
+    settings = _PASS_ON if entry.passes_arguments else None
+    help_text = entry.help if target is _unloaded else None  # a loaded verb speaks for itself
+    app.command(
+        entry.name, help=help_text, short_help=entry.help, rich_help_panel=entry.panel, context_settings=settings
+    )(target)
+
+
+def _unloaded() -> None:
+    """Stand in for a verb that this invocation does not use."""
+    raise AssertionError("a verb that was not loaded cannot be run")
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"nodewright {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    _show_version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Kubernetes on real hosts, in Python.
+
+    `nodewright up` starts a cluster, `nodewright kubectl get nodes` talks to it, `nodewright down` stops it.
+    """
+
+
+if __name__ == "__main__":
+    run()

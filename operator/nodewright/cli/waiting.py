@@ -1,0 +1,87 @@
+"""Waiting for a cluster to be of use: every node Ready, our components answering."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, cast
+
+from nodewright.cli.output import TIMED_OUT, CliError
+from nodewright.controlplane.cluster import LocalCluster
+from nodewright.controlplane.progress import Progress, Step
+from nodewright.kube import config as kubeconfigs
+from nodewright.kube.client import Client, WatchEvent
+from nodewright.kube.errors import Gone, ServerUnavailable
+from nodewright.kube.resources import NODES
+
+
+def until_ready(cluster: LocalCluster, progress: Progress, timeout: float) -> None:
+    """Return when every node host is a Ready Node; CliError with the reasons after `timeout` seconds."""
+    wanted = {host.name for host in cluster.state.node_hosts()}
+    if not wanted:
+        return
+    with progress.step("nodes Ready") as step:
+        waiting = Readiness(wanted)
+        try:
+            asyncio.run(asyncio.wait_for(_watch(cluster, waiting, step), timeout))
+        except TimeoutError:
+            raise CliError(
+                f"after {timeout:.0f} s: {waiting.describe()}",
+                f"see the agents' logs in {cluster.layout.log('').parent}",
+                TIMED_OUT,
+            ) from None
+        step.result(", ".join(sorted(wanted)))
+
+
+class Readiness:
+    """Which nodes are Ready, and why the others are not."""
+
+    def __init__(self, wanted: set[str]) -> None:
+        self._reasons = dict.fromkeys(wanted, "has not registered")
+
+    def see(self, node: dict[str, Any], deleted: bool = False) -> None:
+        """Take note of a Node's state."""
+        name = node["metadata"]["name"]
+        if name in self._reasons:
+            self._reasons[name] = "was deleted" if deleted else not_ready_reason(node)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node is Ready."""
+        return not any(self._reasons.values())
+
+    def describe(self) -> str:
+        """The nodes that are not Ready, with reasons."""
+        return "; ".join(f"{name} {reason}" for name, reason in sorted(self._reasons.items()) if reason)
+
+
+def not_ready_reason(node: dict[str, Any]) -> str:
+    """Empty when the Node is Ready, else what its condition says."""
+    conditions = (node.get("status") or {}).get("conditions") or []
+    ready = next((c for c in conditions if c["type"] == "Ready"), None)
+    if ready is None:
+        return "has posted no status"
+    return "" if ready["status"] == "True" else f"is not Ready: {ready.get('message') or ready.get('reason')}"
+
+
+async def _watch(cluster: LocalCluster, waiting: Readiness, step: Step) -> None:
+    async with Client(kubeconfigs.load(cluster.kubeconfig)) as client:
+        while True:
+            nodes = await client.list(NODES)
+            for node in nodes.items:
+                waiting.see(node)
+            if waiting.complete:
+                return
+            step.update(waiting.describe())
+            try:
+                changes = client.watch(NODES, resource_version=nodes.resource_version)
+                async with aclosing(cast("AsyncGenerator[WatchEvent[dict[str, Any]]]", changes)) as events:
+                    async for event in events:
+                        if event.type != "BOOKMARK":
+                            waiting.see(event.object, deleted=event.type == "DELETED")
+                        if waiting.complete:
+                            return
+                        step.update(waiting.describe())
+            except (Gone, ServerUnavailable):
+                await asyncio.sleep(0.5)  # listed again from the start

@@ -1,0 +1,111 @@
+"""Carrying out a plan: creating pods in growing batches, deleting them, telling about it. The only writer of pods."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from nodewright.controllers.daemonset.kinds import Kind
+from nodewright.controllers.daemonset.model import DaemonSet, Pod
+from nodewright.controllers.daemonset.template import PodMaker
+from nodewright.framework.consistency import ConsistencyGuard
+from nodewright.kube.cache import WatchCache
+from nodewright.kube.client import Client
+from nodewright.kube.errors import ApiError, Conflict, Forbidden, NotFound
+from nodewright.kube.events import EventRecorder
+from nodewright.kube.objects import ObjectReference, PartialObject
+from nodewright.kube.resources import PODS
+
+log = logging.getLogger(__name__)
+
+BURST = 250  # creates, and deletes, per reconciliation (upstream: burstReplicas)
+
+X = TypeVar("X")
+
+
+def reference(kind: Kind, ds: DaemonSet) -> ObjectReference:
+    """What events on the DaemonSet refer to."""
+    return ObjectReference(
+        kind=kind.resource.kind,
+        api_version=kind.resource.api_version,
+        namespace=ds.metadata.namespace,
+        name=ds.metadata.name,
+        uid=ds.metadata.uid,
+        resource_version=ds.metadata.resource_version,
+    )
+
+
+async def slow_start(items: Sequence[X], act: Callable[[X], Awaitable[None]]) -> list[Exception]:
+    """Do `act` for all items in parallel batches of 1, 2, 4, 8 ...; stop after the first batch with a failure.
+
+    So a template that no pod can be made from costs one request, not one per node.
+    """
+    errors: list[Exception] = []
+    start, size = 0, 1
+    while start < len(items) and not errors:
+        batch = items[start : start + size]
+        results = await asyncio.gather(*(act(item) for item in batch), return_exceptions=True)
+        errors = [r for r in results if isinstance(r, Exception)]
+        start, size = start + size, size * 2
+    return errors
+
+
+class PodActions:
+    """Creates and deletes a DaemonSet's pods."""
+
+    def __init__(
+        self, client: Client, kind: Kind, pods: WatchCache[Pod], guard: ConsistencyGuard, events: EventRecorder
+    ) -> None:
+        """`guard` learns of every write."""
+        self._client = client
+        self._kind = kind
+        self._pods = pods
+        self._guard = guard
+        self._events = events
+
+    async def apply(self, ds: DaemonSet, maker: PodMaker, create: Sequence[str], delete: Sequence[Pod]) -> None:
+        """Create on these nodes, then delete these pods, at most BURST of each; raises the first failure at the end."""
+        errors = await slow_start(create[:BURST], lambda node: self._create(ds, maker, node))
+        results = await asyncio.gather(*(self._delete(ds, pod) for pod in delete[:BURST]), return_exceptions=True)
+        errors += [r for r in results if isinstance(r, Exception)]
+        if errors:
+            raise errors[0]
+
+    async def _create(self, ds: DaemonSet, maker: PodMaker, node: str) -> None:
+        ref = reference(self._kind, ds)
+        try:
+            made = await self._client.create(PODS, maker.pod_for(node), ds.metadata.namespace, type=PartialObject)
+        except ApiError as error:
+            if _namespace_terminating(error):
+                # Everything in it is about to go; retrying or telling would only make noise.
+                log.info("no pod for node %s: the namespace is being deleted", node)
+                return
+            self._events.event(ref, "Warning", "FailedCreate", f"Error creating: {error.message}")
+            raise
+        self._guard.wrote(ds.key, self._pods, made.metadata.resource_version)
+        self._events.event(ref, "Normal", "SuccessfulCreate", f"Created pod: {made.metadata.name}")
+        log.info("created pod", extra={"pod": made.metadata.name, "node": node})
+
+    async def _delete(self, ds: DaemonSet, pod: Pod) -> None:
+        ref = reference(self._kind, ds)
+        name = pod.metadata.name
+        try:
+            await self._client.delete(PODS, name, pod.metadata.namespace, uid=pod.metadata.uid)
+        except (NotFound, Conflict):
+            # It is gone, or its name belongs to another pod by now: either way nothing is left to delete.
+            log.info("pod is gone already", extra={"pod": name})
+            self._guard.deleted(ds.key, self._pods, pod.key, pod.metadata.uid)
+            return
+        except ApiError as error:
+            self._events.event(ref, "Warning", "FailedDelete", f"Error deleting: {error.message}")
+            raise
+        self._guard.deleted(ds.key, self._pods, pod.key, pod.metadata.uid)
+        self._events.event(ref, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
+        log.info("deleted pod", extra={"pod": name, "node": pod.target_node or ""})
+
+
+def _namespace_terminating(error: ApiError) -> bool:
+    causes = error.details.get("causes") or []
+    return isinstance(error, Forbidden) and any(c.get("reason") == "NamespaceTerminating" for c in causes)

@@ -1,0 +1,20 @@
+"""The API kinds that the controller can serve. All differences between them are here."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nodewright.kube.resources import APPS_DAEMONSETS, DAEMONSETS, Resource
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A DaemonSet kind: its resource, and what it has or lacks beside the common rules."""
+
+    resource: Resource
+    controller: str  # the controller's name in metrics, logs and events
+    conditions: bool  # whether status conditions are written (apps/v1 has the field, and nobody writes it)
+    template_generation: bool  # whether the server maintains the deprecated template generation annotation
+
+
+NODEWRIGHT = Kind(resource=DAEMONSETS, controller="daemonset", conditions=True, template_generation=False)
+APPS = Kind(resource=APPS_DAEMONSETS, controller="apps-daemonset", conditions=False, template_generation=True)

@@ -1,0 +1,240 @@
+"""The fields of pods, nodes, revisions and DaemonSets that the controller uses; everything else is dropped on ingest.
+
+A cluster's pods are many and these structs are what the operator keeps of them, so they are kept small.
+"""
+# ruff: noqa: RUF012 - msgspec gives every instance its own copy of an empty list or dict default
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from nodewright.kube.api.base import KubeStruct
+from nodewright.kube.objects import Affinity, Condition, LabelSelector, OwnerReference, Taint, Toleration
+
+HASH_LABEL = "controller-revision-hash"
+GENERATION_LABEL = "pod-template-generation"
+GENERATION_ANNOTATION = "deprecated.daemonset.template.generation"
+
+
+class Meta(KubeStruct):
+    """Metadata without annotations and finalizers."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    owner_references: list[OwnerReference] = []
+
+
+class PodCondition(KubeStruct):
+    """A pod condition; of interest are Ready's."""
+
+    type: str
+    status: str
+    last_transition_time: str | None = None
+
+
+class PodStatus(KubeStruct):
+    """Phase and conditions."""
+
+    phase: str = "Pending"
+    conditions: list[PodCondition] = []
+
+
+class PodSpec(KubeStruct):
+    """Where the pod runs, or is meant to run."""
+
+    node_name: str = ""
+    affinity: Affinity | None = None
+
+
+class Pod(KubeStruct):
+    """A pod as this controller sees it."""
+
+    API_VERSION: ClassVar[str] = "v1"
+    KIND: ClassVar[str] = "Pod"
+
+    metadata: Meta
+    spec: PodSpec = msgspec.field(default_factory=PodSpec)
+    status: PodStatus = msgspec.field(default_factory=PodStatus)
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def deleting(self) -> bool:
+        """Whether it has a deletionTimestamp."""
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it ran to its end (Succeeded or Failed)."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def target_node(self) -> str | None:
+        """The node it runs on or is pinned to; None for pods that are not pinned."""
+        if self.spec.node_name:
+            return self.spec.node_name
+        affinity = self.spec.affinity and self.spec.affinity.node_affinity
+        required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+        for term in required.node_selector_terms if required else ():
+            for field in term.match_fields:
+                if field.key == "metadata.name" and field.operator == "In" and len(field.values) == 1:
+                    return field.values[0]
+        return None
+
+
+class NodeSpec(KubeStruct):
+    """Taints; `unschedulable` shows as one."""
+
+    taints: list[Taint] = []
+
+
+class NodeMeta(KubeStruct):
+    """Name and labels."""
+
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] = {}
+    namespace: str = ""
+    deletion_timestamp: str | None = None
+
+
+class Node(KubeStruct):
+    """A node as this controller sees it; its status, which changes often, is none of it."""
+
+    API_VERSION: ClassVar[str] = "v1"
+    KIND: ClassVar[str] = "Node"
+
+    metadata: NodeMeta
+    spec: NodeSpec = msgspec.field(default_factory=NodeSpec)
+
+    @property
+    def key(self) -> str:
+        """The name."""
+        return self.metadata.name
+
+
+class Revision(KubeStruct):
+    """A ControllerRevision; `data` holds `{"spec": {"template": {...}}}` as it came."""
+
+    API_VERSION: ClassVar[str] = "apps/v1"
+    KIND: ClassVar[str] = "ControllerRevision"
+
+    metadata: Meta
+    revision: int = 0
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def hash(self) -> str:
+        """The value of its pods' hash label."""
+        return self.metadata.labels.get(HASH_LABEL, self.metadata.name)
+
+
+class RollingUpdate(KubeStruct):
+    """How many pods may be missing, or extra, during an update: a count or a percentage."""
+
+    max_unavailable: int | str | None = None
+    max_surge: int | str | None = None
+
+
+class UpdateStrategy(KubeStruct):
+    """RollingUpdate or OnDelete."""
+
+    type: str = "RollingUpdate"
+    rolling_update: RollingUpdate | None = None
+
+
+class DaemonSetSpec(KubeStruct):
+    """The spec; the template stays as it came, so that no field of it is ever lost."""
+
+    selector: LabelSelector = msgspec.field(default_factory=LabelSelector)
+    template: msgspec.Raw = msgspec.Raw(b"{}")
+    update_strategy: UpdateStrategy = msgspec.field(default_factory=UpdateStrategy)
+    min_ready_seconds: int = 0
+    revision_history_limit: int | None = None
+
+
+class DaemonSetStatus(KubeStruct, omit_defaults=False):
+    """The status; upstream writes all counters, zero or not."""
+
+    current_number_scheduled: int = 0
+    number_misscheduled: int = 0
+    desired_number_scheduled: int = 0
+    number_ready: int = 0
+    observed_generation: int = 0
+    updated_number_scheduled: int = 0
+    number_available: int = 0
+    number_unavailable: int = 0
+    collision_count: int | None = None
+    conditions: list[Condition] = []
+
+
+class DaemonSetMeta(KubeStruct):
+    """Metadata; annotations are copied to revisions."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner_references: list[OwnerReference] = []
+
+
+class DaemonSet(KubeStruct):
+    """A DaemonSet of either kind."""
+
+    metadata: DaemonSetMeta
+    spec: DaemonSetSpec = msgspec.field(default_factory=DaemonSetSpec)
+    status: DaemonSetStatus = msgspec.field(default_factory=DaemonSetStatus)
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def rolling(self) -> RollingUpdate:
+        """The rolling-update numbers, empty where none are given."""
+        return self.spec.update_strategy.rolling_update or RollingUpdate()
+
+
+class TemplateMeta(KubeStruct):
+    """Labels that pods get."""
+
+    labels: dict[str, str] = {}
+
+
+class TemplatePodSpec(KubeStruct):
+    """The fields of a pod template that decide on nodes."""
+
+    node_name: str = ""
+    node_selector: dict[str, str] = {}
+    affinity: Affinity | None = None
+    tolerations: list[Toleration] = []
+    host_network: bool = False
+
+
+class Template(KubeStruct):
+    """A pod template, as far as eligibility goes."""
+
+    metadata: TemplateMeta = msgspec.field(default_factory=TemplateMeta)
+    spec: TemplatePodSpec = msgspec.field(default_factory=TemplatePodSpec)

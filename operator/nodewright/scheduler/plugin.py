@@ -1,0 +1,147 @@
+"""The contract of a plugin: a small class that answers for all nodes at once, in arrays.
+
+    class QuietNodes(Plugin):
+        name = "QuietNodes"
+        scope = Scope.NODES
+        events = Event.NODE_ADD | Event.NODE_LABEL
+
+        def filter(self, ctx: Context) -> FilterResult:
+            ids, column = ctx.nodes.label("noise")
+            return FilterResult(ids != column.number("loud"), "node(s) were too loud")
+
+A plugin says what its answers depend on (`scope`: which part of the cluster; `reads`: which parts of the Pod), and the
+evaluator uses that to keep masks and scores from one Pod to the next. The defaults are the cautious ones: an answer
+is worth nothing once anything in the cluster has changed. Plugins are called in one thread, never await, and keep no
+state that depends on the order of calls. An exception fails the cycle of that one Pod, with the plugin's name in the
+event.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from .events import Event
+from .pods import PodInfo, PodPart
+from .state import NodeView
+from .state.arrays import BoolArray, IntArray
+
+MAX_SCORE = 100
+
+
+class Scope(enum.IntEnum):
+    """What part of the cluster an answer for one node depends on."""
+
+    NODES = 0  # node objects only
+    NODE_PODS = 1  # node objects, and the Pods at that node
+    CLUSTER = 2  # anything: an answer for one node may change when a Pod lands on another
+
+
+class Reason(msgspec.Struct):
+    """Why nodes were rejected, in words, and which of them (default: all that failed).
+
+    `unresolvable` tells where evicting Pods would not help (upstream: UnschedulableAndUnresolvable).
+    """
+
+    text: str
+    where: Any = None
+    unresolvable: Any = False
+
+
+class FilterResult:
+    """A filter's answer: where the Pod may run, and the reason or reasons where it may not."""
+
+    __slots__ = ("ok", "reasons")
+
+    def __init__(self, ok: BoolArray, reasons: str | Sequence[Reason], *, unresolvable: bool = False) -> None:
+        self.ok = ok
+        self.reasons: Sequence[Reason] = (Reason(reasons, None, unresolvable),) if isinstance(reasons, str) else reasons
+
+
+class Rejected(msgspec.Struct):
+    """Returned by `prepare`: no node can take this Pod, whatever it looks like. Upstream: a PreFilter rejection."""
+
+    reason: str
+
+
+class OnlyNodes(msgspec.Struct):
+    """Returned by `prepare`: only the nodes with these names need to be looked at."""
+
+    names: set[str]
+
+
+class Context:
+    """One Pod against the nodes of a view.
+
+    `feasible` is set while scoring: the nodes that passed all filters. `data` is for what `prepare` finds out about
+    the Pod: it may be kept and reused for Pods that the plugin cannot tell apart.
+    """
+
+    __slots__ = ("data", "feasible", "nodes", "pod")
+
+    def __init__(self, pod: PodInfo, nodes: NodeView, data: dict[str, Any]) -> None:
+        self.pod = pod
+        self.nodes = nodes
+        self.data = data
+        self.feasible: BoolArray = nodes.present
+
+
+class Plugin:
+    """Base of all plugins. Override `filter`, `score` or both; the rest as needed."""
+
+    name: ClassVar[str]
+    # Weight of the score when the profile gives none.
+    weight: ClassVar[int] = 1
+    scope: ClassVar[Scope] = Scope.CLUSTER
+    reads: ClassVar[PodPart] = PodPart.SPEC | PodPart.NAMESPACE | PodPart.LABELS | PodPart.ANNOTATIONS
+    # Events after which a Pod that this plugin rejected is tried again.
+    events: ClassVar[Event] = Event.ANY
+    # The type of the profile's `pluginConfig` arguments, or None where the plugin takes none.
+    args_type: ClassVar[type[msgspec.Struct] | None] = None
+
+    def __init__(self, args: Any = None) -> None:
+        """`args` is an instance of `args_type`. Raise ValueError, naming the field, for values that make no sense."""
+
+    def prepare(self, ctx: Context) -> Rejected | OnlyNodes | None:
+        """Look at the Pod once, before any node."""
+        return None
+
+    def filter(self, ctx: Context) -> FilterResult | None:
+        """Where the Pod may run; None when this plugin has no objection anywhere."""
+        return None
+
+    def score(self, ctx: Context) -> IntArray | None:
+        """How good each node is, higher is better; None when this plugin does not care for this Pod."""
+        return None
+
+    def normalize(self, ctx: Context, scores: IntArray) -> IntArray:
+        """Bring scores into 0..100 once those of all nodes are known. Only `ctx.feasible` nodes count."""
+        return scores
+
+    @classmethod
+    def extends(cls, point: str) -> bool:
+        """Whether the class overrides the method of that name."""
+        return getattr(cls, point) is not getattr(Plugin, point)
+
+
+class PluginError(Exception):
+    """A plugin raised. `str()` is what the Pod's event says."""
+
+    def __init__(self, plugin: str, point: str, cause: BaseException) -> None:
+        super().__init__(f'running "{plugin}" {point} plugin: {type(cause).__name__}: {cause}')
+        self.plugin = plugin
+        self.point = point
+
+
+def normalize_by_max(ctx: Context, scores: IntArray, *, reverse: bool = False) -> IntArray:
+    """Scale so that the best feasible score becomes 100 (upstream: DefaultNormalizeScore). Scores must be >= 0."""
+    feasible = scores[ctx.feasible]
+    highest = int(feasible.max()) if feasible.size else 0
+    if highest <= 0:
+        return np.full_like(scores, MAX_SCORE) if reverse else scores
+    scaled: IntArray = scores * MAX_SCORE // highest
+    return MAX_SCORE - scaled if reverse else scaled

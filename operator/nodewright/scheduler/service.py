@@ -1,0 +1,215 @@
+"""The shell around the core: watches in, bindings, conditions and events out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import logging
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from nodewright.kube.cache import WatchCache
+from nodewright.kube.client import Client
+from nodewright.kube.resources import NODES, PODS
+
+from . import metrics
+from .announcer import Announcer
+from .binder import Binder, Binding, BindResult
+from .conditions import SCHEDULER_ERROR, UNSCHEDULABLE, ConditionWriter, Refusal
+from .core import Attempt, SchedulerCore
+from .diagnosis import Diagnosis, truncate_note
+from .evaluation import Placement
+from .objects import Node, Pod
+from .plugin import PluginError
+from .pods import PodInfo
+from .profile import Profile
+from .queue import Place, SchedulingQueue
+
+log = logging.getLogger(__name__)
+
+# How long decisions may keep watches and answers waiting.
+SLICE = 0.002
+FLUSH_TIMEOUT = 5.0
+NOT_FINISHED = "status.phase!=Succeeded,status.phase!=Failed"
+
+
+class Warn(Protocol):
+    """Posts a Warning event about a Pod: reason FailedScheduling, reported by the profile of that name."""
+
+    def __call__(self, pod: PodInfo, profile: str, note: str) -> None:
+        """Post soon; returns at once."""
+
+
+class Scheduler:
+    """Serves the given profiles, by schedulerName. `identity` names this process in events."""
+
+    def __init__(
+        self,
+        client: Client,
+        profiles: Mapping[str, Profile],
+        *,
+        identity: str,
+        warn: Warn,
+        in_flight: int = 32,
+    ) -> None:
+        self._work = asyncio.Event()
+        self._warn = warn
+        self.core = SchedulerCore(
+            profiles,
+            time.monotonic,
+            SchedulingQueue(time.monotonic, on_incoming=_count_incoming),
+            on_work=self._work.set,
+        )
+        self.pods = WatchCache(client, PODS, type=Pod, field_selector=NOT_FINISHED, name="scheduler-pods")
+        self.nodes = WatchCache(client, NODES, type=Node, name="scheduler-nodes")
+        self.pods.add_handler(self._on_pod)
+        self.nodes.add_handler(self.core.on_node)
+        self.binder = Binder(client, self._settled, in_flight=in_flight)
+        self.announcer = Announcer(
+            client, identity, is_busy=lambda: not self.binder.is_idle, wait_idle=self.binder.wait_idle
+        )
+        self.conditions = ConditionWriter(client)
+        self._observe_sizes()
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether all that exists is known."""
+        return self.nodes.has_synced and self.pods.has_synced
+
+    async def follow(self) -> None:
+        """Keep the picture of the cluster up to date until cancelled; a standby does this too."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.nodes.run())
+            group.create_task(self.pods.run())
+
+    async def schedule(self) -> None:
+        """Place Pods until cancelled. Only the leader may do this; `follow` must be running."""
+        # Bound Pods must all be counted before anything is placed.
+        await self.nodes.wait_synced()
+        await self.pods.wait_synced()
+        # What is known now mostly stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        log.info("scheduling", extra={"nodes": len(self.nodes), "pods": len(self.pods)})
+        async with asyncio.TaskGroup() as group:
+            announcing = group.create_task(self.announcer.run())
+            group.create_task(self.binder.run())
+            group.create_task(self.conditions.run())
+            try:
+                await self._loop()
+            finally:
+                if not announcing.done():
+                    await self._finish()
+
+    def serve(self, profiles: Mapping[str, Profile]) -> None:
+        """Serve these profiles from now on."""
+        self.core.set_profiles(profiles, list(self.pods.values()))
+        self._work.set()
+
+    async def _finish(self) -> None:
+        """Let bindings under way end, and tell what was not told yet."""
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT):
+                await self.binder.wait_idle()
+                await self.announcer.flush()
+        except TimeoutError:
+            log.warning("stopped with events unposted", extra={"events": len(self.announcer)})
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        yielded = time.monotonic()
+        while True:
+            if self.binder.is_full:
+                await self.binder.wait_room()
+                yielded = time.monotonic()
+            attempt = self.core.attempt()
+            if attempt is None:
+                await self._wait_for_work()
+                yielded = time.monotonic()
+                continue
+            self._act_on(attempt)
+            if time.monotonic() - yielded > SLICE:
+                await asyncio.sleep(0)
+                yielded = time.monotonic()
+
+    async def _wait_for_work(self) -> None:
+        self._work.clear()
+        wake = self.core.queue.next_wake()
+        if wake is None:
+            await self._work.wait()
+            return
+        try:
+            async with asyncio.timeout(max(wake - time.monotonic(), 0.0)):
+                await self._work.wait()
+        except TimeoutError:
+            pass  # some Pod's backoff is over
+
+    def _act_on(self, attempt: Attempt) -> None:
+        outcome = attempt.outcome
+        metrics.ALGORITHM_DURATION.observe(attempt.seconds)
+        if isinstance(outcome, Placement):
+            decided = time.monotonic() - attempt.seconds
+            self.binder.submit(Binding(attempt.queued, outcome.node, attempt.profile, decided))
+        elif isinstance(outcome, Diagnosis):
+            for plugin in outcome.plugins:
+                metrics.UNSCHEDULABLE_PODS.labels(plugin, attempt.profile).inc()
+            self._refuse(attempt, UNSCHEDULABLE, outcome.message(), "unschedulable")
+        elif isinstance(outcome, PluginError):
+            log.error("plugin failed", exc_info=outcome, extra={"pod": attempt.pod.key})
+            self._refuse(attempt, SCHEDULER_ERROR, str(outcome), "error")
+        else:
+            self._warn(attempt.pod, attempt.profile, outcome.reason)
+
+    def _refuse(self, attempt: Attempt, reason: str, message: str, result: str) -> None:
+        metrics.SCHEDULE_ATTEMPTS.labels(result, attempt.profile).inc()
+        metrics.ATTEMPT_DURATION.labels(result, attempt.profile).observe(attempt.seconds)
+        log.debug("not placed", extra={"pod": attempt.pod.key, "why": message})
+        self._warn(attempt.pod, attempt.profile, truncate_note(message))
+        self.conditions.write(Refusal(attempt.pod, reason, message))
+
+    # --- what comes back -----------------------------------------------------------------------------------------
+
+    def _settled(self, binding: Binding, result: BindResult, message: str) -> None:
+        queued, pod = binding.queued, binding.queued.pod
+        if result is BindResult.BOUND:
+            now = time.monotonic()
+            metrics.SCHEDULE_ATTEMPTS.labels("scheduled", binding.profile).inc()
+            metrics.ATTEMPT_DURATION.labels("scheduled", binding.profile).observe(now - binding.decided)
+            metrics.POD_ATTEMPTS.observe(queued.attempts)
+            attempts = str(queued.attempts) if queued.attempts < 16 else "16+"
+            metrics.SLI_DURATION.labels(attempts).observe(now - (queued.first_attempt or now))
+            self.conditions.forget(pod.uid)
+            self.announcer.announce(pod, binding.node, binding.profile)
+            return
+        log.info("binding failed", extra={"pod": pod.key, "node": binding.node, "result": result.value, "why": message})
+        self.core.bind_failed(queued, retry=result is not BindResult.GONE)
+        if result is BindResult.FAILED:
+            metrics.SCHEDULE_ATTEMPTS.labels("error", binding.profile).inc()
+            text = f'running Bind plugin "DefaultBinder": {message}'
+            self._warn(pod, binding.profile, truncate_note(text))
+            self.conditions.write(Refusal(pod, SCHEDULER_ERROR, text))
+
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        self.core.on_pod(old, new)
+        if old is not None and (new is None or (new.spec.node_name and not old.spec.node_name)):
+            self.conditions.forget(old.metadata.uid)
+
+    def _observe_sizes(self) -> None:
+        core = self.core
+        for place in core.queue.counts():
+            metrics.PENDING_PODS.labels(place).set_function(functools.partial(_waiting, core, place))
+        metrics.CACHE_SIZE.labels("nodes").set_function(lambda: core.state.node_count)
+        metrics.CACHE_SIZE.labels("pods").set_function(lambda: len(core.state.pods))
+        metrics.CACHE_SIZE.labels("assumed_pods").set_function(lambda: len(core.assumed))
+        metrics.PENDING_EVENTS.set_function(lambda: len(self.announcer))
+
+
+def _waiting(core: SchedulerCore, place: Place) -> float:
+    return core.queue.counts()[place]
+
+
+def _count_incoming(place: Place, event: str) -> None:
+    metrics.INCOMING_PODS.labels(place, event).inc()
