@@ -31,7 +31,7 @@ step "The Service, asked from node host 1 over its ClusterIP"
 ip=$(nodewright kubectl get service hello -o 'jsonpath={.spec.clusterIP}')
 backends=$(nodewright kubectl get pods -l app=hello -o 'jsonpath={.items[*].metadata.name}')
 answers=$(for _ in $(seq 20); do
-  nsenter --net=/run/netns/nw-default-node1 busybox wget -q -T 3 -O - "http://$ip/" || echo "no answer"
+  nsenter --net=/run/netns/nw-default-node1 timeout 5 busybox wget -q -O - "http://$ip/" || echo "no answer"
 done)
 sort <<<"$answers" | uniq -c
 

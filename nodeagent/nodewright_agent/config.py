@@ -66,6 +66,8 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     pod_mtu: int = 0
     proxy_mode: str = "auto"
     service_proxy_name: str | None = None
+    proxy_healthz_port: int = 10256
+    proxy_metrics_port: int = 10249
 
     node_labels: dict[str, str] = {}
     register_with_taints: list[TaintConfig] = []

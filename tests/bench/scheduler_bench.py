@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -31,8 +32,9 @@ from nodewright.kube.resources import EVENTS_V1, PODS
 TIMEOUT = 300.0
 
 
-class BoundMeta(msgspec.Struct):
+class BoundMeta(msgspec.Struct, rename="camel"):
     name: str = ""
+    resource_version: str = ""
 
 
 class BoundSpec(msgspec.Struct, rename="camel"):
@@ -41,7 +43,7 @@ class BoundSpec(msgspec.Struct, rename="camel"):
 
 class BoundPod(msgspec.Struct):
     metadata: BoundMeta
-    spec: BoundSpec
+    spec: BoundSpec = msgspec.field(default_factory=BoundSpec)
 
 
 class Round(msgspec.Struct):
@@ -63,14 +65,16 @@ class Round(msgspec.Struct):
 
 async def observe(client: Client, pods: int, version: str, times: dict[str, float], nodes: dict[str, str]) -> None:
     """Note when a watch shows each Pod with a node for the first time; returns when all have one."""
-    watch = client.watch(PODS, lab.NAMESPACE, type=BoundPod, resource_version=version, timeout_seconds=3600)
-    async for event in watch:
-        name = event.object.metadata.name
-        if event.object.spec.node_name and name not in times:
-            times[name] = time.monotonic()
-            nodes[name] = event.object.spec.node_name
-            if len(times) == pods:
-                return
+    while True:  # a busy server ends the watch of a reader that cannot keep up
+        watch = client.watch(PODS, lab.NAMESPACE, type=BoundPod, resource_version=version, timeout_seconds=3600)
+        async for event in watch:
+            version = event.resource_version
+            name = event.object.metadata.name
+            if event.object.spec.node_name and name not in times:
+                times[name] = time.monotonic()
+                nodes[name] = event.object.spec.node_name
+                if len(times) == pods:
+                    return
 
 
 async def drain(cluster: LocalCluster, client: Client, name: str, argv: Argv, load_: lab.Workload) -> Round:
@@ -97,7 +101,6 @@ async def drain(cluster: LocalCluster, client: Client, name: str, argv: Argv, lo
     ordered = sorted(times.values())
     first, last = ordered[0], ordered[-1]
     tenth = len(ordered) // 10
-    print([round(ordered[i]-ordered[0],2) for i in range(0,len(ordered),len(ordered)//20)], ordered[-1]-ordered[0], file=sys.stderr)
     result = Round(
         contender=name,
         rate=load_.pods / (last - first),
@@ -110,7 +113,7 @@ async def drain(cluster: LocalCluster, client: Client, name: str, argv: Argv, lo
         peak_rss=cost.peak_rss,
         pss=cost.pss,
         events=events,
-        widest=max(statistics.multimode([0]) + [list(nodes.values()).count(n) for n in set(nodes.values())]),
+        widest=max(Counter(nodes.values()).values()),
     )
     await lab.remove_pods(client)
     return result

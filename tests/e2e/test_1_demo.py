@@ -2,7 +2,7 @@
 
 import subprocess
 
-from conftest import EXAMPLES, NODEWRIGHT, Cluster
+from support.cluster import EXAMPLES, NODEWRIGHT, Cluster
 
 
 def daemon_pods(cluster: Cluster) -> list[dict]:
@@ -44,7 +44,7 @@ def test_the_service_answers_from_nodes_and_pods_and_every_backend_is_seen(clust
 
     def answers(number: int) -> str:
         return cluster.in_node(
-            number, "sh", "-c", f"for i in $(seq 20); do busybox wget -q -T 3 -O - http://{ip}/ ; done", timeout=90
+            number, "sh", "-c", f"for i in $(seq 20); do timeout 5 busybox wget -q -O - http://{ip}/; done", timeout=90
         )
 
     def all_twenty(text: str) -> str:

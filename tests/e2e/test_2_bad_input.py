@@ -1,7 +1,8 @@
 """Bad input gives the state and the event that users of Kubernetes know, and disturbs nobody else."""
 
 import pytest
-from conftest import Cluster
+
+from support.cluster import Cluster
 
 IMAGE = "localhost/nodewright-demo:1"
 

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from conftest import Cluster
+from support.cluster import Cluster
 
 IMAGE = "localhost/nodewright-demo:1"
 

@@ -4,7 +4,8 @@
 `controller_manager`  the same cluster with kube-controller-manager running
 `namespace`           a fresh namespace with its default ServiceAccount
 `kubectl`             runs kubectl against the cluster and returns its output
-`make_cluster`        a factory of further clusters, each stopped at the end of the test
+`make_cluster`        a factory of further clusters, each stopped at the end of the test;
+                      `start_cluster` starts one, `kubectl_for` gives its kubectl
 """
 
 from __future__ import annotations
@@ -77,9 +78,27 @@ def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}},
     ]
-    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    # server-side: kube-controller-manager may make the ServiceAccount at the same moment
+    kubectl(
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "-f",
+        "-",
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
+    )
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def start_cluster(binaries: dict[str, Path]) -> Callable[[LocalCluster], None]:
+    return functools.partial(start_control_plane, binaries=binaries)
+
+
+@pytest.fixture(scope="session")
+def kubectl_for(binaries: dict[str, Path]) -> Callable[[LocalCluster], Callable[..., str]]:
+    return lambda cluster: functools.partial(run_kubectl, binaries, cluster.kubeconfig)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def setup_bridge(bridge: str, cidr: str, *, nat: bool) -> None:
     _in_thread(lambda: _bridge(bridge, interface))
     if nat:
         links.write_sysctl("net.ipv4.ip_forward", "1")
-        masquerade.ensure(_table(bridge), str(interface.network), str(interface.network))
+        masquerade.ensure(_rule(bridge, str(interface.network)))
 
 
 def remove_bridge(bridge: str) -> None:
@@ -52,7 +52,7 @@ def remove_bridge(bridge: str) -> None:
     if saved is None:
         return
     if saved["nat"]:
-        masquerade.remove(_table(bridge), saved["subnet"], saved["subnet"])
+        masquerade.remove(_rule(bridge, saved["subnet"]))
     record.unlink()
     if list(RECORDS.glob(_record("*").name)):
         _hand_over(saved["ip_forward"])
@@ -129,8 +129,8 @@ def _host_end(netns: str) -> str:
     return "nwh" + hashlib.sha1(netns.encode(), usedforsecurity=False).hexdigest()[:11]
 
 
-def _table(bridge: str) -> str:
-    return f"nodewright-{bridge}"
+def _rule(bridge: str, subnet: str) -> masquerade.Rule:
+    return masquerade.Rule(f"nodewright-{bridge}", subnet, subnet, bridge)
 
 
 def _ip(*arguments: str) -> None:

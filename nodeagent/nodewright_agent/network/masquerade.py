@@ -1,61 +1,75 @@
-"""Source NAT for traffic that leaves the cluster: pods appear with their node's address.
+"""Source NAT for traffic that leaves: pods appear with their node's address, node hosts with the machine's.
 
 Rules are set once per start, so the tools themselves do it: ``nft`` where the kernel has nf_tables, else iptables.
 """
 
 from __future__ import annotations
 
-import logging
 import subprocess
+
+import msgspec
 
 from nodewright_agent.network.addresses import NetworkError
 
-log = logging.getLogger(__name__)
-_COMMENT = "nodewright: pods to outside the cluster"
+_COMMENT = "nodewright: to the outside"
 
 
-def nft_table(table: str, sources: str, except_destinations: str) -> str:
-    """Return the nft script that replaces ``table`` with one masquerading everything but ``except_destinations``."""
+class Rule(msgspec.Struct, frozen=True):
+    """What is masqueraded: packets from ``sources``, but those to ``except_destinations`` or out through ``bridge``.
+
+    With br_netfilter, frames that merely cross a bridge pass these hooks too, and must keep their source.
+    """
+
+    table: str
+    sources: str
+    except_destinations: str
+    bridge: str
+
+
+def nft_table(rule: Rule) -> str:
+    """Return the nft script that replaces the rule's table, or makes it."""
+    table = rule.table
     return (
         f"table ip {table}\n"
         f"delete table ip {table}\n"
         f"table ip {table} {{\n"
         "  chain postrouting {\n"
         "    type nat hook postrouting priority srcnat; policy accept;\n"
-        f'    ip saddr {sources} ip daddr != {except_destinations} counter masquerade comment "{_COMMENT}"\n'
+        f'    ip saddr {rule.sources} ip daddr != {rule.except_destinations} oifname != "{rule.bridge}" '
+        f'counter masquerade comment "{_COMMENT}"\n'
         "  }\n"
         "}\n"
     )
 
 
-def ensure(table: str, sources: str, except_destinations: str) -> str:
-    """Masquerade packets from ``sources`` to anywhere but ``except_destinations``. Return the tool that did it.
+def ensure(rule: Rule) -> str:
+    """Put the rule into the kernel, with whichever tool works; return which. Idempotent.
 
-    Raise ``NetworkError`` with every tool's answer when none can.
+    Raise ``NetworkError`` with every tool's answer when none does.
     """
-    problems = [_run(["nft", "-f", "-"], nft_table(table, sources, except_destinations))]
+    problems = [_run(["nft", "-f", "-"], nft_table(rule))]
     if problems[0] is None:
         return "nft"
-    rule = _iptables_rule(sources, except_destinations)
+    words = _iptables_words(rule)
     for tool in ("iptables", "iptables-legacy"):
-        if _run([tool, "-w", "-t", "nat", "-C", "POSTROUTING", *rule]) is None:
+        if _run([tool, "-w", "-t", "nat", "-C", "POSTROUTING", *words]) is None:
             return tool
-        problem = _run([tool, "-w", "-t", "nat", "-A", "POSTROUTING", *rule])
+        problem = _run([tool, "-w", "-t", "nat", "-A", "POSTROUTING", *words])
         if problem is None:
             return tool
         problems.append(problem)
-    raise NetworkError("cannot masquerade pod traffic: " + "; ".join(filter(None, problems)))
+    raise NetworkError("cannot masquerade: " + "; ".join(filter(None, problems)))
 
 
-def remove(table: str, sources: str, except_destinations: str) -> None:
+def remove(rule: Rule) -> None:
     """Take the rule away again, whichever tool made it."""
-    _run(["nft", "delete", "table", "ip", table])
+    _run(["nft", "delete", "table", "ip", rule.table])
     for tool in ("iptables", "iptables-legacy"):
-        _run([tool, "-w", "-t", "nat", "-D", "POSTROUTING", *_iptables_rule(sources, except_destinations)])
+        _run([tool, "-w", "-t", "nat", "-D", "POSTROUTING", *_iptables_words(rule)])
 
 
-def _iptables_rule(sources: str, except_destinations: str) -> list[str]:
-    match = ["-s", sources, "!", "-d", except_destinations]
+def _iptables_words(rule: Rule) -> list[str]:
+    match = ["-s", rule.sources, "!", "-d", rule.except_destinations, "!", "-o", rule.bridge]
     return [*match, "-m", "comment", "--comment", _COMMENT, "-j", "MASQUERADE"]
 
 

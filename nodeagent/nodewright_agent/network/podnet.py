@@ -95,7 +95,7 @@ class PodNetwork:
             log.warning("br_netfilter is missing (modprobe br_netfilter): Services between pods of one node will fail")
         with links.netlink() as handle:
             self._bridge = links.ensure_bridge(handle, BRIDGE, str(gateway(subnet)), subnet.prefixlen)
-        tool = masquerade.ensure(TABLE, str(subnet), self._config.cluster_cidr)
+        tool = masquerade.ensure(masquerade.Rule(TABLE, str(subnet), self._config.cluster_cidr, BRIDGE))
         self._pool = AddressPool(self._config.state_dir / "ipam", subnet)
         self._subnet = subnet
         log.info("pod network is ready", extra={"podCIDR": str(subnet), "bridge": BRIDGE, "masquerade": tool})

@@ -67,7 +67,7 @@ def expand_all(texts: Iterable[str], environment: Mapping[str, str]) -> list[str
 
 
 def references(container: Container) -> tuple[dict[str, bool], dict[str, bool]]:
-    """Names of the ConfigMaps and of the Secrets that the environment needs, and whether each is optional throughout."""
+    """Names of the ConfigMaps and of the Secrets that an environment needs; whether each is optional throughout."""
     config_maps: dict[str, bool] = {}
     secrets: dict[str, bool] = {}
 

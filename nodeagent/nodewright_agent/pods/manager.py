@@ -84,6 +84,12 @@ class PodManager:
             return
         worker.exited(container_id, end)
 
+    def volumes_changed(self, uid: str) -> None:
+        """What a pod's volumes were lacking is there now: try again at once."""
+        worker = self.workers.get(uid)
+        if worker is not None:
+            worker.retry_volumes()
+
     def pods(self) -> list[Pod]:
         """Return all pods with their present status."""
         return [worker.current() for worker in self.workers.values()]
@@ -111,7 +117,7 @@ class PodManager:
             self._new(new)
 
     def _new(self, pod: Pod) -> None:
-        self._deps.tracer.mark(pod.metadata.uid, "seen by agent")
+        self._deps.tracer.mark(pod.metadata.uid, "seen by the agent")
         others = [worker.pod for worker in self.workers.values() if not worker.state.finished]
         worker = self._begin(pod, None)
         if pod.metadata.deletion_timestamp is None and (refusal := self._admit(pod, others)) is not None:

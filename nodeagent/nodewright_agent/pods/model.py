@@ -72,6 +72,7 @@ class Instance:
     exit_code: int = 0
     reason: str = ""
     message: str = ""
+    stop_signal: str = "SIGTERM"
     post_start_done: bool = True
     stop: Stop | None = None
     startup: bool | None = None
@@ -175,3 +176,12 @@ def find_container(pod: Pod, name: str) -> Container | None:
 def display_name(pod: Pod) -> str:
     """Return ``name_namespace(uid)``, as kubelet writes pods in its messages."""
     return f"{pod.metadata.name}_{pod.metadata.namespace}({pod.metadata.uid})"
+
+
+def end_reason(code: int, oom_killed: bool, unknown: str) -> str:
+    """Return the reason of a terminated state; a lost monitor or a reboot means that nobody knows how it ended."""
+    if unknown:
+        return "Unknown" if unknown == "HostRestarted" else "ContainerStatusUnknown"
+    if oom_killed:
+        return "OOMKilled"
+    return "Completed" if code == 0 else "Error"

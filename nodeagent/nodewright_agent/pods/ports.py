@@ -38,6 +38,8 @@ class Exit:
     code: int
     finished_at: float
     oom_killed: bool = False
+    unknown: str = ""
+    """Set where the code is not the process's own: why nobody knows (``MonitorLost``, ``HostRestarted``)."""
 
 
 class Operations(Protocol):

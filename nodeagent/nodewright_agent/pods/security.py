@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from nodewright.kube.objects import Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext
-from nodewright_agent.pods.model import display_name
+from nodewright_agent.pods.model import all_containers, display_name
 from nodewright_agent.pods.ports import StartError
+from nodewright_agent.pods.probes.checks import supported
 from nodewright_agent.runtime import capabilities as caps
 from nodewright_agent.runtime import seccomp
 from nodewright_agent.runtime.spec import User
@@ -119,4 +120,7 @@ def unsupported(pod: Pod) -> str:
         return "user namespaces (hostUsers: false) are not supported by this node yet"
     if spec.runtime_class_name:
         return f'RuntimeHandler "{spec.runtime_class_name}" not supported'
+    for container in all_containers(pod):
+        if not all(map(supported, (container.startup_probe, container.readiness_probe, container.liveness_probe))):
+            return f"gRPC probes are not supported by this node yet (container {container.name})"
     return ""

@@ -12,6 +12,7 @@ from nodewright_agent.pods.model import Instance, is_sidecar
 from nodewright_agent.pods.ports import StartError
 from nodewright_agent.runtime import cgroup_math
 from nodewright_agent.runtime.images.model import Image
+from nodewright_agent.runtime.sandbox import SandboxPaths
 from nodewright_agent.runtime.spec import ContainerSpec, Mount
 
 LABEL_IMAGE, LABEL_IMAGE_ID = "image", "imageID"
@@ -22,16 +23,13 @@ DEFAULT_MESSAGE_PATH = "/dev/termination-log"
 
 
 @dataclass(frozen=True, slots=True)
-class SandboxPaths:
-    """Where the pod's namespaces and files are on this host."""
+class Sandbox:
+    """The pod's namespaces and files on this host."""
 
-    netns: str | None
-    ipc: str | None
-    uts: str | None
+    paths: SandboxPaths
     hostname: str
-    hosts: Path | None
-    resolv_conf: Path | None
-    shm: Path | None
+    hosts: Path
+    resolv_conf: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Inputs:
     run: Instance
     image: Image
     env: Sequence[tuple[str, str]]
-    sandbox: SandboxPaths
+    sandbox: Sandbox
     volume_mounts: Sequence[Mount]
     message_file: Path | None
     expand: Callable[[str], str] = field(default=lambda text: text)
@@ -83,9 +81,9 @@ def container_spec(inputs: Inputs, node: NodeSettings) -> ContainerSpec:
         cwd=container.working_dir or image.config.working_dir or "/",
         user=security.user(pod, container, image.config.user),
         hostname=inputs.sandbox.hostname,
-        netns=inputs.sandbox.netns,
-        ipc_ns=inputs.sandbox.ipc,
-        uts_ns=inputs.sandbox.uts,
+        netns=inputs.sandbox.paths.net,
+        ipc_ns=inputs.sandbox.paths.ipc,
+        uts_ns=inputs.sandbox.paths.uts,
         pid_ns="host" if pod.spec.host_pid else None,
         mounts=[*inputs.volume_mounts, *file_mounts(inputs)],
         resources=resources.container_resources(container, node.pids_limit),
@@ -138,11 +136,11 @@ def file_mounts(inputs: Inputs) -> list[Mount]:
         (sandbox.hosts, "/etc/hosts"),
         (sandbox.resolv_conf, "/etc/resolv.conf"),
     ):
-        if source is not None and target not in own:
+        if target not in own:
             mounts.append(Mount(str(source), target, "bind", ["rbind", "rprivate", access]))
-    if sandbox.shm is not None and "/dev/shm" not in own:
+    if "/dev/shm" not in own:
         mounts.append(
-            Mount(str(sandbox.shm), "/dev/shm", "bind", ["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"])
+            Mount(sandbox.paths.shm, "/dev/shm", "bind", ["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"])
         )
     return mounts
 

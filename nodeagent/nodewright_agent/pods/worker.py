@@ -20,7 +20,7 @@ from nodewright_agent.pods import actions, killing, phase, refs
 from nodewright_agent.pods.backoff import BackoffPolicy
 from nodewright_agent.pods.conditions import OWNED
 from nodewright_agent.pods.machine import Decision, Settings, decide
-from nodewright_agent.pods.model import PodState, Step, StepState, Termination, find_container
+from nodewright_agent.pods.model import PodState, Step, StepState, Termination, end_reason, find_container
 from nodewright_agent.pods.ports import Clock, Events, Exit, Operations, Probes, StatusSink
 from nodewright_agent.pods.starting import Starter
 from nodewright_agent.pods.status import NodeFacts, build_status
@@ -106,10 +106,15 @@ class PodWorker:
             return
         run.state = "exited"
         run.exit_code, run.finished_at = end.code, end.finished_at
-        run.reason = "OOMKilled" if end.oom_killed else "Completed" if end.code == 0 else "Error"
+        run.reason = end_reason(end.code, end.oom_killed, end.unknown)
         run.message = self.deps.operations.end_message(self.pod, find_container(self.pod, run.name), run)
         self.deps.probes.stop(run)
         self.deps.save(self)
+        self.wake()
+
+    def retry_volumes(self) -> None:
+        """Set up the volumes again now, where that had failed."""
+        self.state.volumes.retry_at = 0.0
         self.wake()
 
     async def run(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Iterable
 
@@ -18,11 +19,13 @@ from nodewright_agent.proxy.backends.base import Backend, BackendOptions
 from nodewright_agent.proxy.config import ProxyConfig
 from nodewright_agent.proxy.detect import PROBES, Choice, choose
 from nodewright_agent.proxy.health import Endpoints, Health
+from nodewright_agent.proxy.healthcheck import HealthCheckServers
 from nodewright_agent.proxy.metrics import ProxyMetrics, Row, TrafficCollector
-from nodewright_agent.proxy.model import endpoint_text, key_text, pack_address
+from nodewright_agent.proxy.model import endpoint_text, key_text, pack_address, unpack_address
 from nodewright_agent.proxy.objects import TRIGGER_TIME_ANNOTATION, EndpointSlice, Service
 from nodewright_agent.proxy.services import NodeView
 from nodewright_agent.proxy.sync import Syncer
+from nodewright_agent.proxy.sysctl import tune_conntrack
 from nodewright_agent.proxy.table import TableBuilder
 
 log = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class Proxy:
         self._nodes.add_handler(self._node_changed)
         self._services.add_handler(self._service_changed)
         self._slices.add_handler(self._slice_changed)
+        self._health_checks = HealthCheckServers(self.health, self._health_check_failed)
         self._ready = asyncio.Event()
         self.endpoints = Endpoints(self.health, self.metrics, lambda: self.choice.mode if self.choice else "")
 
@@ -116,11 +120,15 @@ class Proxy:
             coalesce=self.config.coalesce,
             verify_interval=self.config.verify_interval,
             failed=self._sync_failed,
+            synced=self._serve_health_checks,
         )
         try:
             await syncer.open()
+            # after the backend is open: the settings appear with the kernel's connection tracking
+            await asyncio.to_thread(tune_conntrack, os.cpu_count() or 1)
             await self._serve(syncer)
         finally:
+            await self._health_checks.close()
             await self.endpoints.close()
             await syncer.close()
 
@@ -177,6 +185,19 @@ class Proxy:
     def _poke(self) -> None:
         if self._syncer is not None and self._ready.is_set():
             self._syncer.poke()
+
+    async def _serve_health_checks(self) -> None:
+        addresses = tuple(map(unpack_address, self._builder.node.addresses))
+        await self._health_checks.sync(self._builder.health_checks, addresses)
+
+    def _health_check_failed(self, service: str, message: str) -> None:
+        present = self._services.get(service)
+        if self._recorder is not None and present is not None:
+            meta = present.metadata
+            ref = ObjectReference(
+                kind="Service", api_version="v1", namespace=meta.namespace, name=meta.name, uid=meta.uid
+            )
+            self._recorder.event(ref, "Warning", "FailedToStartServiceHealthcheck", message)
 
     def _sync_failed(self, error: Exception) -> None:
         self._event("Warning", "ProxySyncFailed", f"Rules for Services could not be programmed: {error}")

@@ -39,12 +39,21 @@ class NodeView(NamedTuple):
     masquerade_all: bool = False
 
 
+class HealthCheck(NamedTuple):
+    """A port on which load balancers ask whether this node has endpoints of a Service."""
+
+    port: int
+    endpoints: int
+    """Ready ones on this node, each address counted once; those that terminate do not count."""
+
+
 class ServiceRules(NamedTuple):
     """Everything one Service adds to the table."""
 
     frontends: dict[bytes, Frontend]
     cluster_ips: frozenset[bytes] = frozenset()
     local_ips: frozenset[bytes] = frozenset()
+    health_check: HealthCheck | None = None
 
 
 EMPTY = ServiceRules({})
@@ -71,7 +80,23 @@ def rules_of(service: Service, slices: Sequence[EndpointSlice], node: NodeView) 
         for port in spec.ports:
             if port.protocol in PROTOCOLS:
                 _Port(service, slices, family_node, port, cluster_ip, outside, balancers).add(frontends, local_ips)
-    return ServiceRules(frontends, frozenset(cluster_ips), frozenset(local_ips))
+    health_check = _health_check(service, slices, node, ipv6=is_ipv6(cluster_ips[0])) if cluster_ips else None
+    return ServiceRules(frontends, frozenset(cluster_ips), frozenset(local_ips), health_check)
+
+
+def _health_check(
+    service: Service, slices: Sequence[EndpointSlice], node: NodeView, *, ipv6: bool
+) -> HealthCheck | None:
+    spec = service.spec
+    if not spec.health_check_node_port or spec.external_traffic_policy != "Local":
+        return None
+    addresses = {
+        backend.address[:-2]
+        for port in spec.ports
+        for backend in backends_of(slices, port.name, port.protocol, node.name, ipv6=ipv6)
+        if backend.local and backend.ready
+    }
+    return HealthCheck(spec.health_check_node_port, len(addresses))
 
 
 class _Port:

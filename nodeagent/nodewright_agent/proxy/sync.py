@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -36,12 +36,13 @@ class Syncer:
         coalesce: float = 0.03,
         verify_interval: float = 3600.0,
         failed: Callable[[Exception], None] | None = None,
+        synced: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Take what to sync from and to; `failed` is told of every sync that did not work."""
+        """Take what to sync from and to; `failed` is told of every sync that did not work, `synced` of the others."""
         self._builder, self._backend = builder, backend
         self._health, self._metrics = health, metrics
         self._coalesce, self._verify_interval = coalesce, verify_interval
-        self._failed = failed
+        self._failed, self._told = failed, synced
         self._wake = asyncio.Event()
         self._full = True
         self._upkeep_due = False
@@ -153,6 +154,8 @@ class Syncer:
         if full or delta:
             self._done(time.perf_counter() - began, triggered, full=full)
             await self._forget_flows(udp)
+        if self._told is not None:
+            await self._told()
         if not self._wake.is_set():
             self._health.updated()
         if full or delta or self._upkeep_due:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -32,3 +34,27 @@ def write(name: str, value: str, *, required: bool = True) -> bool:
 def _path(name: str) -> Path:
 
     return Path("/proc/sys", *name.split("."))
+
+
+def kernel_version() -> tuple[int, int]:
+    """Give the kernel's major and minor version."""
+    major, minor = re.findall(r"\d+", os.uname().release)[:2]
+    return int(major), int(minor)
+
+
+def conntrack_max(cores: int) -> int:
+    """Give kube-proxy's default size of the conntrack table: 32768 for each core, within bounds."""
+    return min(max(32_768 * cores, 131_072), 1_048_576)
+
+
+def tune_conntrack(cores: int) -> None:
+    """Set what kube-proxy sets: long life for idle connections, short for half-closed ones, room for many.
+
+    The size is the whole machine's and is only ever raised; inside of a network namespace it cannot be written.
+    """
+    write("net.netfilter.nf_conntrack_tcp_timeout_established", "86400", required=False)
+    write("net.netfilter.nf_conntrack_tcp_timeout_close_wait", "3600", required=False)
+    present = read("net.netfilter.nf_conntrack_max")
+    wanted = conntrack_max(cores)
+    if present is not None and present.isdigit() and int(present) < wanted:
+        write("net.netfilter.nf_conntrack_max", str(wanted), required=False)

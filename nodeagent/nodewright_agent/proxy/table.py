@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nodewright_agent.proxy.model import Delta, Frontend, Table
 from nodewright_agent.proxy.objects import EndpointSlice, Service
-from nodewright_agent.proxy.services import EMPTY, NodeView, ServiceRules, rules_of
+from nodewright_agent.proxy.services import EMPTY, HealthCheck, NodeView, ServiceRules, rules_of
 
 
 class TableBuilder:
@@ -25,6 +25,7 @@ class TableBuilder:
         self._rules: dict[str, ServiceRules] = {}
         self._claims: dict[bytes, tuple[str, ...]] = {}
         self._frontends: dict[bytes, Frontend] = {}
+        self._health_checks: dict[str, HealthCheck] = {}
         self._cluster_ips = _Counted()
         self._local_ips = _Counted()
         self._changed: dict[bytes, Frontend | None] = {}
@@ -108,6 +109,10 @@ class TableBuilder:
             self._rules.pop(key, None)
         else:
             self._rules[key] = new
+        if new.health_check is None:
+            self._health_checks.pop(key, None)
+        else:
+            self._health_checks[key] = new.health_check
         for frontend in old.frontends:
             if frontend not in new.frontends:
                 self._disclaim(frontend, key)
@@ -137,6 +142,11 @@ class TableBuilder:
         if self._frontends.get(frontend) != value:
             self._frontends[frontend] = value
             self._changed[frontend] = value
+
+    @property
+    def health_checks(self) -> dict[str, HealthCheck]:
+        """The health checks by Service (`namespace/name`), as of the last `take`."""
+        return self._health_checks
 
     def owners(self) -> dict[bytes, str]:
         """Give the service port (`namespace/name:port`) behind each frontend, as of the last `take`."""

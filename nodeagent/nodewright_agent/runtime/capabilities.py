@@ -6,23 +6,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # In the kernel's order: the index is the bit in /proc/PID/status.
-ALL = tuple(
-    "CAP_" + name
-    for name in (
-        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-        "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
-        "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
-        "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-    ).split()
-)
-
-DEFAULT = tuple(
-    "CAP_" + name
-    for name in (
-        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL "
-        "AUDIT_WRITE"
-    ).split()
-)
+_ALL = """
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
+NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
+SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
+MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+"""
+_DEFAULT = """
+CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL
+AUDIT_WRITE
+"""
+ALL = tuple(f"CAP_{name}" for name in _ALL.split())
+DEFAULT = tuple(f"CAP_{name}" for name in _DEFAULT.split())
 
 
 def normalise(name: str) -> str:
@@ -38,7 +33,7 @@ def effective(add: Iterable[str] = (), drop: Iterable[str] = (), available: Iter
     """The set of a container with securityContext.capabilities ``add`` and ``drop`` (``ALL`` in either).
 
     As CRI runtimes do it: drop ALL or the defaults first, then add, then drop what is named. ``add: [ALL]`` gives what
-    the host has (``available``), a capability that is added by name and that the host lacks is kept, for the caller to refuse.
+    the host has (``available``); one that is added by name and that the host lacks is kept, for the caller to refuse.
     """
     adds, drops = list(add), list(drop)
     add_all = any(name.upper() == "ALL" for name in adds)
@@ -56,7 +51,11 @@ def decode(mask: int) -> list[str]:
 
 def of_process(status: str) -> list[str]:
     """What a process may pass on: the permitted and bounding sets of a /proc/PID/status text."""
-    masks = {key: int(value, 16) for key, _, value in (line.partition(":\t") for line in status.splitlines()) if key in ("CapPrm", "CapBnd")}
+    masks = {
+        key: int(value, 16)
+        for key, _, value in (line.partition(":\t") for line in status.splitlines())
+        if key in ("CapPrm", "CapBnd")
+    }
     return decode(masks["CapPrm"] & masks["CapBnd"])
 
 

@@ -21,8 +21,8 @@ from nodewright_agent.runtime.errors import RuntimeUnavailable
 class CgroupLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a cgroup may use; None leaves a value as it is.
 
-    ``cpu_shares`` 2..262144; ``cpu_quota`` in microseconds per ``cpu_period`` (-1: none); ``memory`` in bytes (-1: none);
-    ``pids`` a count (-1: none).
+    ``cpu_shares`` 2..262144; ``cpu_quota`` in microseconds per ``cpu_period``; ``memory`` in bytes; ``pids`` a count.
+    -1: no limit.
     """
 
     cpu_shares: int | None = None
@@ -47,7 +47,7 @@ class CgroupStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cgroups(ABC):
-    """Access to the host's cgroup hierarchies. Paths are absolute below each hierarchy: ``/nodewright/c/n/kubepods``."""
+    """Access to the host's cgroup hierarchies. Paths are absolute below each of them: ``/nodewright/c/n/kubepods``."""
 
     version: int
 
@@ -72,8 +72,29 @@ class Cgroups(ABC):
         """How many processes of this very cgroup the kernel killed for memory; 0 when it is gone."""
 
     @abstractmethod
+    def limits_swap(self, path: str) -> bool:
+        """Whether the kernel accounts swap, seen in an existing cgroup other than the root."""
+
+    @abstractmethod
     def enter(self, path: str, pid: int) -> None:
         """Move a process into the cgroup in every hierarchy."""
+
+    def warm(self) -> None:
+        """Make the moves of the next some 10 ms cheap. Blocks for about as long: call it in a thread, ahead of time.
+
+        The first move of a process between cgroups waits for an RCU grace period, those that follow soon do not
+        (cgroup_threadgroup_rwsem). Moving ourselves to where we are is a move, and changes nothing.
+        """
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            mount = self.mount_of(controllers)
+            if mount is not None:
+                write(_at(mount, path) / "cgroup.procs", str(os.getpid()))
+                return
+
+    @abstractmethod
+    def mount_of(self, controllers: str) -> Path | None:
+        """The mount of a /proc/PID/cgroup line's hierarchy (``cpu,cpuacct``; empty for v2), if we use it."""
 
     def exists(self, path: str) -> bool:
         """Whether any hierarchy has the cgroup."""
@@ -92,7 +113,9 @@ class Cgroups(ABC):
         names: set[str] = set()
         for mount in self.hierarchies():
             try:
-                names.update(entry.name for entry in os.scandir(_at(mount, path)) if entry.is_dir(follow_symlinks=False))
+                names.update(
+                    entry.name for entry in os.scandir(_at(mount, path)) if entry.is_dir(follow_symlinks=False)
+                )
             except FileNotFoundError:
                 continue
         return names

@@ -18,12 +18,13 @@ from nodewright_agent.runtime.cgroups import (
 
 _UNLIMITED = 1 << 60
 """memory.limit_in_bytes shows a page-rounded 2^63 for "no limit"."""
+_MEMORY_AND_SWAP = "memory.memsw.limit_in_bytes"
 _PLACED = ("cpu", "cpuacct", "memory", "pids")
 """Controllers that a monitor is moved into: those that account for what it uses."""
 
 
 class CgroupsV1(Cgroups):
-    """Controllers by name (``cpu``, ``memory``, ``name=systemd``) and their mount points; combined mounts appear twice."""
+    """Controllers by name (``cpu``, ``name=systemd``) and their mount points; combined mounts appear twice."""
 
     version = 1
 
@@ -37,6 +38,10 @@ class CgroupsV1(Cgroups):
         if self.unified is not None:
             mounts.setdefault(self.unified)
         return iter(mounts)
+
+    def mount_of(self, controllers: str) -> Path | None:
+        """See ``Cgroups.mount_of``."""
+        return self.controllers.get(controllers.split(",")[0])
 
     def create(self, path: str, limits: CgroupLimits | None = None) -> None:
         """See ``Cgroups.create``. cpuset is copied down level by level: no process may enter an empty one."""
@@ -63,7 +68,7 @@ class CgroupsV1(Cgroups):
         if limits.cpu_quota is not None:
             write(cpu / "cpu.cfs_quota_us", str(limits.cpu_quota))
         if limits.memory is not None:
-            write(self._in("memory", path) / "memory.limit_in_bytes", str(limits.memory))
+            self._set_memory(self._in("memory", path), limits.memory)
         if limits.pids is not None:
             write(self._in("pids", path) / "pids.max", "max" if limits.pids < 0 else str(limits.pids))
 
@@ -93,10 +98,27 @@ class CgroupsV1(Cgroups):
                 return 0
             raise
 
+    def limits_swap(self, path: str) -> bool:
+        """See ``Cgroups.limits_swap``."""
+        return (self._in("memory", path) / _MEMORY_AND_SWAP).exists()
+
     def enter(self, path: str, pid: int) -> None:
         """See ``Cgroups.enter``; only the controllers that account, since each further move costs and gives nothing."""
         for mount in dict.fromkeys(self.controllers[name] for name in _PLACED if name in self.controllers):
             write(mount / path.lstrip("/") / "cgroup.procs", str(pid))
+
+    @staticmethod
+    def _set_memory(here: Path, memory: int) -> None:
+        """Where memory and swap together are limited too, to the same: the one may never pass below the other."""
+        together = here / _MEMORY_AND_SWAP
+        old = (read_number(together) or 0) if together.exists() else _UNLIMITED
+        both = old < _UNLIMITED
+        raising = memory < 0 or memory > old
+        if both and raising:
+            write(together, str(memory))
+        write(here / "memory.limit_in_bytes", str(memory))
+        if both and not raising:
+            write(together, str(memory))
 
     def _in(self, controller: str, path: str) -> Path:
         return self.controllers[controller] / path.lstrip("/")

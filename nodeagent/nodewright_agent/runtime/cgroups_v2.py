@@ -33,6 +33,10 @@ class CgroupsV2(Cgroups):
         """The mount itself."""
         return iter((self.mount,))
 
+    def mount_of(self, controllers: str) -> Path | None:
+        """See ``Cgroups.mount_of``."""
+        return None if controllers else self.mount
+
     def create(self, path: str, limits: CgroupLimits | None = None) -> None:
         """See ``Cgroups.create``. Controllers are enabled in each ancestor, never in the cgroup itself.
 
@@ -76,7 +80,7 @@ class CgroupsV2(Cgroups):
         )
 
     def oom_kills(self, path: str) -> int:
-        """See ``Cgroups.oom_kills``. memory.events.local (5.12) does not count descendants; before it, memory.events."""
+        """See ``Cgroups.oom_kills``. memory.events.local (5.2) leaves descendants out; else memory.events."""
         here = self._at(path)
         for name in ("memory.events.local", "memory.events"):
             try:
@@ -88,6 +92,10 @@ class CgroupsV2(Cgroups):
             if "oom_kill" in table:
                 return table["oom_kill"]
         return 0
+
+    def limits_swap(self, path: str) -> bool:
+        """See ``Cgroups.limits_swap``."""
+        return (self._at(path) / "memory.swap.max").exists()
 
     def enter(self, path: str, pid: int) -> None:
         """See ``Cgroups.enter``."""

@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 def wipe(store: Store, cgroups: Cgroups, cid: str, cgroup: str | None, cgroup_root: str, *, stray: bool = True) -> None:
     """Kill what runs of a container and remove its cgroup, mounts and files; the record last.
 
-    ``cgroup`` None: found by name below ``cgroup_root``. ``stray``: look for monitors and runtimes that nobody wrote down.
+    ``cgroup`` None: found by name below ``cgroup_root``. ``stray``: look for monitors and runtimes too that nobody
+    wrote down.
     """
     if stray:
         kill_helpers(str(store.layout.bundle(cid)))

@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -41,7 +41,9 @@ class MonitorCommand(msgspec.Struct, frozen=True, kw_only=True):
     stdin_once: bool = False
 
 
-class _Answer(msgspec.Struct):
+class Answer(msgspec.Struct):
+    """What the monitor says: a pid or an exit code; -1 and the OCI runtime's stderr when it failed."""
+
     data: int
     message: str = ""
 
@@ -52,7 +54,14 @@ def arguments(command: MonitorCommand) -> list[str]:
     words = [command.conmon, "--api-version", "1", "--sync", "--no-sync-log"]
     words += ["-c", command.cid, "-u", command.cid, "-n", command.cid, "-r", command.runc]
     words += [f"--runtime-arg=--root={command.runc_root}", "-b", bundle, "-p", f"{bundle}/pid"]
-    words += ["-l", f"k8s-file:{command.log_path}", "--exit-dir", command.exit_dir, "--persist-dir", f"{bundle}/persist"]
+    words += [
+        "-l",
+        f"k8s-file:{command.log_path}",
+        "--exit-dir",
+        command.exit_dir,
+        "--persist-dir",
+        f"{bundle}/persist",
+    ]
     words += ["--socket-dir-path", command.socket_dir]
     if command.tty:
         words.append("-t")
@@ -69,14 +78,18 @@ def parse_answer(data: bytes) -> int:
     Raises RunContainerError with the OCI runtime's own words when it refused, CreateContainerError when the line makes
     no sense (the monitor itself failed).
     """
-    line = data.partition(b"\n")[0]
-    try:
-        answer = msgspec.json.decode(line, type=_Answer)
-    except msgspec.DecodeError:
-        raise CreateContainerError(f"the container monitor gave no answer: {tail(data) or 'it ended early'}") from None
+    answer = decode_answer(data.partition(b"\n")[0])
     if answer.data <= 0:
         raise RunContainerError(runc_message(answer.message) or "the OCI runtime failed without a message")
     return answer.data
+
+
+def decode_answer(line: bytes) -> Answer:
+    """One line of the sync pipe. Raises CreateContainerError when it makes no sense. Pure."""
+    try:
+        return msgspec.json.decode(line, type=Answer)
+    except msgspec.DecodeError:
+        raise CreateContainerError(f"the container monitor gave no answer: {tail(line) or 'it ended early'}") from None
 
 
 def runc_message(text: str) -> str:
@@ -95,7 +108,9 @@ def tail(data: bytes, limit: int = _TAIL) -> str:
     return data[-limit:].decode(errors="replace").strip()
 
 
-async def create(command: MonitorCommand, *, place: Callable[[int], None], timeout: float) -> tuple[int, int, int]:
+async def create(
+    command: MonitorCommand, *, place: Callable[[int], Awaitable[None]], timeout: float
+) -> tuple[int, int, int]:
     """Start a monitor and let it create the container; (container's pid, the monitor's pid, the monitor's pidfd).
 
     ``place`` is called with the monitor's pid before it does anything. Raises RunContainerError (the OCI runtime
@@ -116,13 +131,13 @@ async def create(command: MonitorCommand, *, place: Callable[[int], None], timeo
     try:
         try:
             failpoint("conmon.spawned")
-            place(monitor.pid)
+            await place(monitor.pid)
             os.write(start_write, b"0")
         finally:
             os.close(start_write)
         failpoint("conmon.released")
         async with asyncio.timeout(timeout):
-            data = await _first_line(sync_read)
+            data = await first_line(sync_read)
         if not data:
             data = errors.read_bytes()
         pid = parse_answer(data)
@@ -154,16 +169,28 @@ def _spawn(command: MonitorCommand, sync_fd: int, start_fd: int, errors: Path) -
         )
 
 
-async def _first_line(fd: int) -> bytes:
-    os.set_blocking(fd, False)
-    data = b""
-    while b"\n" not in data and len(data) < _MAX_ANSWER:
-        await processes.readable(fd)
-        chunk = os.read(fd, 65536)
-        if not chunk:
-            break
-        data += chunk
-    return data
+class LineReader:
+    """Lines from a pipe, in the event loop."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd, self._data = fd, b""
+
+    async def next(self) -> bytes:
+        """The next line with its end; what there is when the pipe ends without one; empty at the end."""
+        while b"\n" not in self._data and len(self._data) < _MAX_ANSWER:
+            await processes.readable(self._fd)
+            chunk = os.read(self._fd, 65536)
+            if not chunk:
+                break
+            self._data += chunk
+        line, newline, self._data = self._data.partition(b"\n")
+        return line + newline
+
+
+async def first_line(fd: int) -> bytes:
+    """One line from a pipe; empty when the other end was closed without one."""
+    return await LineReader(fd).next()
 
 
 async def start(runc: str, runc_root: Path, cid: str, pid: int, *, timeout: float) -> None:

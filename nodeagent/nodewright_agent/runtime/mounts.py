@@ -28,6 +28,8 @@ def mount_overlay(target: str, lowers: Sequence[Path], upper: str, work: str) ->
     """
     if not lowers:
         raise OSError(errno.EINVAL, "overlay: the image has no layers", target)
+    if len(lowers) > MAX_LOWERS:
+        raise _too_many(lowers, target)
     paths = [*map(str, lowers), upper, work]
     options = _overlay_options(paths[:-2], upper, work)
     if len(os.fsencode(options)) < PAGE - 1 and not any(_SPECIAL & set(path) for path in paths):
@@ -39,12 +41,16 @@ def mount_overlay(target: str, lowers: Sequence[Path], upper: str, work: str) ->
             descriptors.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         short = [f"/proc/self/fd/{fd}" for fd in descriptors]
         options = _overlay_options(short[:-2], short[-2], short[-1])
-        if len(lowers) > MAX_LOWERS or len(options) >= PAGE - 1:
-            raise TooManyLayers(errno.E2BIG, f"overlay: {len(lowers)} layers are more than one mount takes", target)
+        if len(options) >= PAGE - 1:
+            raise _too_many(lowers, target)
         syscalls.mount("overlay", target, "overlay", 0, options)
     finally:
         for fd in descriptors:
             os.close(fd)
+
+
+def _too_many(lowers: Sequence[Path], target: str) -> TooManyLayers:
+    return TooManyLayers(errno.E2BIG, f"overlay: {len(lowers)} layers are more than one mount takes", target)
 
 
 def _overlay_options(lowers: Sequence[str], upper: str, work: str) -> str:

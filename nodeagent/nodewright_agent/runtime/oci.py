@@ -45,6 +45,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent itself may pass on."""
     oom_score_floor: int = -1000
     """Lowest oom_score_adj that the agent may set."""
+    swap: bool = True
+    """Whether swap can be limited."""
     devices: Sequence[dict[str, Any]] = ()
     """The host's device nodes; only read for privileged containers."""
 
@@ -61,9 +63,14 @@ def config(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
 
 
 def process(
-    spec: ContainerSpec, host: HostFacts, argv: Sequence[str] | None = None, *, tty: bool | None = None, env: Sequence[str] = ()
+    spec: ContainerSpec,
+    host: HostFacts,
+    argv: Sequence[str] | None = None,
+    *,
+    tty: bool | None = None,
+    env: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The OCI process object; with ``argv`` that of a command executed in the same container (same user, same limits)."""
+    """The OCI process object; with ``argv`` that of a command executed in the same container."""
     granted = granted_capabilities(spec, host)
     result: dict[str, Any] = {
         "terminal": spec.tty if tty is None else tty,
@@ -104,7 +111,9 @@ def default_mounts(spec: ContainerSpec) -> list[Mount]:
     return [
         Mount("proc", "/proc", "proc", flags),
         Mount("tmpfs", "/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        Mount("devpts", "/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        Mount(
+            "devpts", "/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+        ),
         Mount("mqueue", "/dev/mqueue", "mqueue", flags),
         Mount("sysfs", "/sys", "sysfs", [*flags, access]),
         Mount("cgroup", "/sys/fs/cgroup", "cgroup", [*flags, "relatime", access]),
@@ -154,7 +163,7 @@ def _linux(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
 
 
 def _root_propagation(spec: ContainerSpec) -> str:
-    """runc makes everything private first unless told otherwise; a mount that receives or shares needs its root to do so."""
+    """runc makes all private first unless told otherwise; a mount that receives or shares needs its root to do so."""
     options = {option for mount in spec.mounts for option in mount.options}
     if options & {"rshared", "shared"}:
         return "rshared"
@@ -183,8 +192,10 @@ def _resources(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
     if given := {name: value for name, value in cpu.items() if value is not None}:
         result["cpu"] = given
     if limits.memory_limit is not None:
-        # Swap equal to memory: no swap for containers (NoSwap).
-        result["memory"] = {"limit": limits.memory_limit, "swap": limits.memory_limit}
+        result["memory"] = {"limit": limits.memory_limit}
+        if host.swap:
+            # Memory and swap together: no swap for containers (NoSwap).
+            result["memory"]["swap"] = limits.memory_limit
     if limits.pids_limit is not None:
         result["pids"] = {"limit": limits.pids_limit}
     if host.cgroup_version == 2:

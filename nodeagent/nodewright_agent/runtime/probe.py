@@ -19,7 +19,12 @@ logger = logging.getLogger(__name__)
 _VERSION = re.compile(r"(\d+\.\d+[^\s]*)")
 _RECOMMENDED_RUNC = (1, 3, 6)
 # The shell writes its own value, lowest wish first; a child of ours has our limits and is gone afterwards.
-_OOM_SCRIPT = 'for value in "$@"; do { echo "$value" >/proc/self/oom_score_adj; } 2>/dev/null && echo "$value" && exit 0; done; exit 1'
+_OOM_SCRIPT = """
+for value in "$@"; do
+    { echo "$value" >/proc/self/oom_score_adj; } 2>/dev/null && echo "$value" && exit 0
+done
+exit 1
+"""
 
 
 class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +38,7 @@ class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...]
     oom_score_floor: int
     """Lowest oom_score_adj that containers can get; -1000 with CAP_SYS_RESOURCE."""
+    limits_swap: bool = True
     warnings: tuple[str, ...] = ()
 
 
@@ -49,7 +55,9 @@ async def probe(runc: str, monitor: str, cgroups: Cgroups) -> RuntimeInfo:
         warnings.append(f"no CAP_SYS_RESOURCE: oom_score_adj of containers is never below {floor}")
     if version_tuple(runc_version) < _RECOMMENDED_RUNC and "crun" not in runc_path:
         wanted = ".".join(map(str, _RECOMMENDED_RUNC))
-        warnings.append(f"runc {runc_version} is older than {wanted}; distributions may have backported its security fixes")
+        warnings.append(
+            f"runc {runc_version} is older than {wanted}; distributions may have backported its security fixes"
+        )
     return RuntimeInfo(
         runc=runc_path,
         runc_version=runc_version,

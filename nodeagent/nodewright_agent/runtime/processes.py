@@ -35,7 +35,14 @@ def spawn(
     subprocess uses vfork here (no preexec_fn): about 1 ms, whatever our size.
     """
     return subprocess.Popen(
-        argv, stdin=stdin, stdout=stdout, stderr=stderr, env=dict(environment), pass_fds=pass_fds, cwd=cwd, close_fds=True
+        argv,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=dict(environment),
+        pass_fds=pass_fds,
+        cwd=cwd,
+        close_fds=True,
     )
 
 
@@ -65,7 +72,7 @@ async def readable(fd: int) -> None:
     """Wait until ``fd`` has something to say (data, end, error; for a pidfd: the process ended)."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, lambda: future.done() or future.set_result(None))
+    loop.add_reader(fd, lambda: None if future.done() else future.set_result(None))
     try:
         await future
     finally:

@@ -44,7 +44,9 @@ def resolve(root_fd: int, path: str, what: str) -> str:
             continue
         if part == "..":
             if not done:
-                raise CreateContainerError(f"invalid image: {what} {path!r} leads out of the image through a symbolic link")
+                raise CreateContainerError(
+                    f"invalid image: {what} {path!r} leads out of the image through a symbolic link"
+                )
             done.pop()
             continue
         target = _link(root_fd, "/".join([*done, part]))

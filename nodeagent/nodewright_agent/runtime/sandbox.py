@@ -14,7 +14,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ import msgspec
 from nodewright_agent.failpoints import failpoint
 from nodewright_agent.runtime import mounts, syscalls, sysctls
 from nodewright_agent.runtime.errors import SandboxError
+from nodewright_agent.runtime.store import remove_tree
 
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
@@ -81,7 +82,11 @@ class Sandboxes:
             failpoint("sandbox.pinned")
             data = f"mode=1777,size={shm_size}"
             syscalls.mount(
-                "shm", str(directory / "shm"), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC, data
+                "shm",
+                str(directory / "shm"),
+                "tmpfs",
+                syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC,
+                data,
             )
             failpoint("sandbox.shm")
             # The mark of completeness, last.
@@ -113,13 +118,18 @@ class Sandboxes:
         except FileNotFoundError:
             return []
 
+    def purge(self) -> None:
+        """Remove every sandbox and the directory itself; idempotent."""
+        mounts.unmount_below(self.run_dir)
+        remove_tree(self.run_dir)
+
     def _directory(self, pod_uid: str) -> Path:
         if not _UID.fullmatch(pod_uid):
             raise SandboxError(f"invalid pod uid {pod_uid!r}")
         return self.run_dir / pod_uid
 
     @staticmethod
-    def _check_sysctls(values: Mapping[str, str], wanted: list[str]) -> None:
+    def _check_sysctls(values: Mapping[str, str], wanted: Sequence[str]) -> None:
         for name in values:
             sysctls.file_of(name)
             space = sysctls.namespace_of(name)

@@ -200,7 +200,11 @@ def problems(spec: ContainerSpec) -> list[str]:
     for field, value in (("uid", spec.user.uid), ("gid", spec.user.gid)):
         if value is not None and not 0 <= value <= MAX_ID:
             found.append(f"user.{field} {value}: expected 0 to {MAX_ID}")
-    found.extend(f"user.additional_gids {gid}: expected 0 to {MAX_ID}" for gid in spec.user.additional_gids if not 0 <= gid <= MAX_ID)
+    found.extend(
+        f"user.additional_gids {gid}: expected 0 to {MAX_ID}"
+        for gid in spec.user.additional_gids
+        if not 0 <= gid <= MAX_ID
+    )
     return found
 
 

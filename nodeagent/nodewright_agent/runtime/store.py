@@ -87,7 +87,13 @@ class Store:
     def ids(self) -> set[str]:
         """Every id of which anything exists: record, bundle, runtime state, exit file, socket link."""
         found: set[str] = set()
-        for directory in (self.layout.state, self.layout.bundles, self.layout.runc, self.layout.exits, self.layout.sockets):
+        for directory in (
+            self.layout.state,
+            self.layout.bundles,
+            self.layout.runc,
+            self.layout.exits,
+            self.layout.sockets,
+        ):
             try:
                 # The monitor writes exit files as a temporary name first; those begin with a dot.
                 found.update(name for name in os.listdir(directory) if not name.startswith("."))

@@ -90,6 +90,10 @@ def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> 
     """openat2(2) (Linux 5.6): open with the resolution restricted by ``resolve``."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
     result = _libc.syscall(
-        ctypes.c_long(_SYS_OPENAT2), ctypes.c_int(dir_fd), ctypes.c_char_p(os.fsencode(path)), how, ctypes.c_size_t(len(how))
+        ctypes.c_long(_SYS_OPENAT2),
+        ctypes.c_int(dir_fd),
+        ctypes.c_char_p(os.fsencode(path)),
+        how,
+        ctypes.c_size_t(len(how)),
     )
     return _check(int(result), "openat2", path)

@@ -66,7 +66,8 @@ def resolve(user: User, passwd: bytes, group: bytes) -> ResolvedUser:
     gid = user.gid
     if gid is None:
         gid = _group(group_name, group) if colon and group_name else account.gid
-    extra = dict.fromkeys(user.additional_gids)
+    # The primary group too: a supplementary list without it let processes escape group denials (CVE-2022-2995).
+    extra = dict.fromkeys([gid, *user.additional_gids])
     if user.merge_groups and account.name:
         extra.update(dict.fromkeys(number for _, number, members in parse_group(group) if account.name in members))
     return ResolvedUser(account.uid, gid, tuple(extra))

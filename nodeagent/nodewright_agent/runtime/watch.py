@@ -56,7 +56,10 @@ async def appeared(path: Path, act: Callable[[], None], *, timeout: float) -> No
     """Run ``act`` and wait until ``path`` exists. Raises TimeoutError."""
     seen = asyncio.Event()
     watch = DirectoryWatch(
-        path.parent, lambda name: seen.set() if name == path.name else None, seen.set, syscalls.IN_CREATE | syscalls.IN_MOVED_TO
+        path.parent,
+        lambda name: seen.set() if name == path.name else None,
+        seen.set,
+        syscalls.IN_CREATE | syscalls.IN_MOVED_TO,
     )
     try:
         act()

@@ -65,7 +65,7 @@ class Authorizer:
         self._decisions = cache or TtlCache[bool](lambda allowed: ALLOWED_TTL if allowed else DENIED_TTL)
 
     async def allowed(self, user: User, method: str, path: str) -> bool:
-        """Tell whether a request may be served. Raises ApiError when the API server gives no answer: then it may not."""
+        """Tell whether a request may be served. Raises ApiError where the API server gives no answer (so: no)."""
         for subresource in subresources(path):
             if await self._allowed(user, verb(method), subresource):
                 return True

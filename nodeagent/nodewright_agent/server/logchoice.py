@@ -12,7 +12,7 @@ class NoLog(Exception):
 def has_container(pod: Pod, name: str) -> bool:
     """Tell whether the Pod's spec has a container of any sort by this name."""
     spec = pod.spec
-    return any(c.name == name for group in (spec.containers, spec.init_containers, spec.ephemeral_containers) for c in group)
+    return any(c.name == name for c in (*spec.containers, *spec.init_containers, *spec.ephemeral_containers))
 
 
 def container_id(pod: Pod, name: str, previous: bool) -> str:

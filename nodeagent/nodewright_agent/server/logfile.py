@@ -109,7 +109,7 @@ def _backwards(data: bytes, first: int) -> list[tuple[int, bytes]]:
     """Cut into lines from `first` on; give them with their offsets, last first."""
     found = []
     begin = first
-    for line in data[first:].splitlines(keepends=True) if b"\r" not in data else _split(data[first:]):
+    for line in _split(data[first:]):
         found.append((begin, line))
         begin += len(line)
     return found[::-1]

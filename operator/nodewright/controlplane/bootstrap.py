@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from nodewright.controlplane import manifests
 from nodewright.controlplane.errors import ControlPlaneError, StartTimeout
 from nodewright.kube import config as kubeconfigs
-from nodewright.kube.client import Client, WatchEvent
+from nodewright.kube.client import Client
 from nodewright.kube.errors import ApiError
 from nodewright.kube.resources import CRDS, Resource
 
 FIELD_MANAGER = "nodewright-up"
-_ESTABLISH_TIMEOUT = 30.0  # seconds; it takes a few milliseconds per CRD
+_ESTABLISH_TIMEOUT = 30.0  # seconds
+_POLL = 0.02  # seconds; a CRD is established a few milliseconds after it was written
 _RBAC = "rbac.authorization.k8s.io"
 _KINDS = {
     "CustomResourceDefinition": CRDS,
@@ -51,15 +50,9 @@ async def _apply(client: Client, wanted: dict[str, Any]) -> None:
     """Apply one object; a CRD is waited for, since writing its kind before it is served fails."""
     resource = _KINDS[wanted["kind"]]
     made: dict[str, Any] = await client.apply(resource, wanted, field_manager=FIELD_MANAGER)
-    if resource is not CRDS or _established(made):
-        return
-    name = made["metadata"]["name"]
-    version = made["metadata"]["resourceVersion"]
-    changes = client.watch(CRDS, field_selector=f"metadata.name={name}", resource_version=version)
-    async with aclosing(cast("AsyncGenerator[WatchEvent[dict[str, Any]]]", changes)) as events:
-        async for event in events:
-            if _established(event.object):
-                return
+    while resource is CRDS and not _established(made):
+        await asyncio.sleep(_POLL)
+        made = await client.get(CRDS, made["metadata"]["name"])
 
 
 def _established(crd: dict[str, Any]) -> bool:

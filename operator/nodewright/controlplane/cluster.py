@@ -275,7 +275,7 @@ def remove_data(layout: Layout) -> None:
 
 def mounts_below(directory: Path) -> list[str]:
     """Mount points of this mount namespace below `directory`."""
-    prefix = f"{directory.resolve()}/"
+    prefix = f"{directory.resolve()}".rstrip("/") + "/"
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [point for point in points if point.startswith(prefix)]
 

@@ -148,6 +148,8 @@ def kube_controller_manager(layout: Layout, state: ClusterState, replaced: Colle
         "configure-cloud-routes": False,
         "flex-volume-plugin-dir": layout.run / "flexvolume",  # its default is made on the host below /usr
         "terminated-pod-gc-threshold": 1000,
+        "kube-api-qps": 100,  # 20 by default, which shows when hundreds of Pods start on one machine
+        "kube-api-burst": 200,
         "profiling": False,
         # one instance per local cluster, held by its process record: a Lease would only delay restarts
         "leader-elect": False,

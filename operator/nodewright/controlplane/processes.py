@@ -97,10 +97,11 @@ class Component:
         """Wait until the child has written its record: it does so within its first millisecond, or dies."""
         with _pidfd(pid) as fd:
             while True:
+                ended = fd is None or _wait(fd, 0.002)  # asked first: it may write its record and end at once
                 record = self.record()
                 if record is not None and record.pid == pid:
                     return record
-                if fd is None or _wait(fd, 0.002):
+                if ended:
                     _reap(pid)
                     raise ControlPlaneError(f"{self.name} could not be started", f"see {self.log_path}")
 
@@ -114,7 +115,7 @@ class Component:
     def wait_exit(self, record: ProcessRecord, timeout: float) -> bool:
         """Wait up to `timeout` seconds for the process to end; True when it has."""
         with _pidfd(record.pid) as fd:
-            return fd is None or not is_alive(record) or _wait(fd, timeout)
+            return fd is None or not _is_same(record) or _wait(fd, timeout)
 
     def log_tail(self, lines: int = 12) -> str:
         """The last lines of the log."""
@@ -129,11 +130,18 @@ class Component:
 
 
 def is_alive(record: ProcessRecord) -> bool:
-    """Whether exactly the recorded process exists and has not ended (a zombie has)."""
-    if record.boot_id != boot_id():
-        return False
-    found = _stat(record.pid)
-    return found is not None and found[0] != "Z" and found[1] == record.start_time
+    """Whether exactly the recorded process exists and has not ended.
+
+    The pidfd tells, not the state in /proc: there a process is a zombie as soon as its first thread has ended, while
+    others still hold its files and ports.
+    """
+    with _pidfd(record.pid) as fd:
+        return fd is not None and _is_same(record) and not _wait(fd, 0)
+
+
+def _is_same(record: ProcessRecord) -> bool:
+    """Whether the recorded pid still means the recorded process; ask while a pidfd pins the pid."""
+    return record.boot_id == boot_id() and start_time(record.pid) == record.start_time
 
 
 def terminate(record: ProcessRecord, grace: float) -> bool:
@@ -164,8 +172,12 @@ def boot_id() -> str:
 
 def start_time(pid: int) -> int | None:
     """When process `pid` started, in clock ticks since boot; None when there is none."""
-    found = _stat(pid)
-    return None if found is None else found[1]
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(")") + 2 :].split()  # the command name before it may hold anything
+    return int(fields[_START_TIME_FIELD - 3])
 
 
 def memory(pid: int) -> int | None:
@@ -177,15 +189,6 @@ def memory(pid: int) -> int | None:
     except OSError:
         pass
     return None
-
-
-def _stat(pid: int) -> tuple[str, int] | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = text[text.rindex(")") + 2 :].split()  # the command name before it may hold anything
-    return fields[0], int(fields[_START_TIME_FIELD - 3])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The operator process: kopf's operator around controllers.
 
 kopf starts and stops everything, provides the signal handling and serves our custom resources; its startup handler
-brings up, in this order: probes, caches (a standby keeps them warm), leadership, workers. Only then does kopf begin
+brings up, in this order: caches (a standby keeps them warm), leadership, workers. Only then does kopf begin
 to serve custom resources, so they too are handled by the leader alone. docs/decisions/0002-kopf-and-watch-caches.md
 tells why.
 """
@@ -13,7 +13,6 @@ import contextlib
 import gc
 import logging
 import socket
-import sys
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -22,19 +21,13 @@ from typing import Any
 import aiohttp
 import msgspec
 
-# kopf imports every client library it finds, for type checks only; the official one alone costs 80 MB.
-for _heavy in ("kubernetes", "kubernetes_asyncio", "pykube"):
-    if _heavy not in sys.modules:
-        sys.modules[_heavy] = None  # type: ignore[assignment]
-
-import kopf  # noqa: E402
-
-from nodewright.framework import logs  # noqa: E402
-from nodewright.framework.controller import Controller  # noqa: E402
-from nodewright.framework.health import HealthServer  # noqa: E402
-from nodewright.framework.leader import LeaderElector, LeadershipLost  # noqa: E402
-from nodewright.kube.client import Client  # noqa: E402
-from nodewright.kube.config import Config, load  # noqa: E402
+from nodewright.framework import logs
+from nodewright.framework.controller import Controller
+from nodewright.framework.health import HealthServer
+from nodewright.framework.leader import LeaderElector, LeadershipLost
+from nodewright.framework.lean import kopf
+from nodewright.kube.client import Client
+from nodewright.kube.config import Config, load
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +81,7 @@ class Operator:
         self._client = Client(config, user_agent="nodewright-operator")
         try:
             self._controllers = [make(self._client, identity=self.identity) for make in self._factories]
+            await self._serve_health()  # before kopf, which would wrap an address in use in a traceback
             await kopf.operator(
                 registry=self._registry(config),
                 settings=kopf_settings(self.options.exit_timeout),
@@ -145,8 +139,6 @@ class Operator:
         return registry
 
     async def _start(self) -> None:
-        assert self._client is not None
-        await self._serve_health()
         caches = {id(cache): cache for controller in self._controllers for cache in controller.caches()}
         for cache in caches.values():
             self._spawn(cache.run(), f"cache {cache.name}")

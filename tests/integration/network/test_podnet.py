@@ -90,6 +90,7 @@ def test_pods_of_two_nodes_reach_each_other_unmasqueraded_and_the_outside_masque
     assert source_seen(pod_b, pod_a, b.ip) == a.ip, "across nodes"
     assert source_seen(pod_c, pod_a, c.ip) == a.ip, "on one node"
     assert source_seen(pod_a, hosts.NETNS_DIR / one.netns, a.ip) == "10.249.1.1", "from the node itself"
+    assert source_seen(pod_b, hosts.NETNS_DIR / one.netns, b.ip) == "10.180.49.11", "from a node to another's pod"
     here = Path("/proc/thread-self/ns/net")
     assert source_seen(here, pod_a, "10.180.49.1") == "10.180.49.11", "to the outside: the node's address"
 

@@ -7,9 +7,8 @@ import time
 from typing import Any
 
 import pytest
-from integration.proxy.proxy_lab import BRIDGE, CLIENT, NODE, POD_CIDRS, PODS, Lab, inside, pod_ip
-from integration.proxy.proxy_objects import endpoint_slice, ready, service
 
+from integration.proxy.proxy_lab import BRIDGE, CLIENT, NODE, POD_CIDRS, PODS, Lab, inside, pod_ip
 from nodewright_agent.proxy.backends import make_backend
 from nodewright_agent.proxy.backends.base import Backend, BackendOptions
 from nodewright_agent.proxy.conntrack import Conntrack
@@ -17,6 +16,7 @@ from nodewright_agent.proxy.model import Frontend, frontend_key, pack_address
 from nodewright_agent.proxy.objects import EndpointSlice, Service
 from nodewright_agent.proxy.services import NodeView
 from nodewright_agent.proxy.table import TableBuilder
+from unit.proxy.proxy_objects import endpoint_slice, ready, service
 
 VIP, VIP6 = "10.96.0.10", "fd00:96::10"
 BALANCER = "192.0.2.10"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+
 from integration.proxy.packet_cases import VIP, PacketCases, Rig, slices
-from integration.proxy.proxy_lab import PODS, inside
-from integration.proxy.proxy_objects import service
+from integration.proxy.proxy_lab import POD_CIDRS, PODS, inside
+from nodewright_agent.proxy.backends import make_backend
+from nodewright_agent.proxy.backends.base import BackendOptions
+from unit.proxy.proxy_objects import service
 
 pytestmark = pytest.mark.needs_root
 
@@ -28,7 +33,9 @@ class TestNftables(PacketCases):
         rig.lab.tcp("client", VIP, 80)
         text = rig.lab.run("node", "nft", "list", "ruleset")
         assert 'comment "default/web:http"' in text
-        assert "10.1.0.2 timeout 3h expires" in text, "the client's endpoint is remembered, and shown"
+        assert re.search(r"10\.1\.0\.2 .*expires .* : 10\.2\.0\.1[123] \. 8080", text), (
+            "the client's endpoint is remembered, and shown"
+        )
 
     def test_affinity_survives_a_full_replacement(self, rig: Rig) -> None:
         rig.put(service(sessionAffinity="ClientIP"), *slices(*PODS))
@@ -37,6 +44,15 @@ class TestNftables(PacketCases):
             with inside(rig.lab.path("node")):
                 rig.backend.replace(rig.builder.table())
             assert rig.lab.tcp("client", VIP, 80).split()[0] == first
+        successor = make_backend("nftables", BackendOptions(POD_CIDRS))
+        with inside(rig.lab.path("node")):
+            successor.open()
+        try:
+            successor.replace(rig.builder.table())
+            assert {rig.lab.tcp("client", VIP, 80).split()[0] for _ in range(8)} == {first}, "nor a new process"
+        finally:
+            successor.close()
+        rig.backend.replace(rig.builder.table())
 
     def test_cleanup_leaves_nothing(self, rig: Rig) -> None:
         rig.put(service(), *slices(*PODS))

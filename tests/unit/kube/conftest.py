@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+
 from nodewright.kube.client import Client
 from nodewright.kube.config import Config
 

@@ -7,6 +7,7 @@ import logging
 from contextlib import asynccontextmanager
 
 import pytest
+
 from nodewright.kube.backoff import Backoff
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.objects import Pod

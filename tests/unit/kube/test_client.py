@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+
 from nodewright.kube import errors
 from nodewright.kube.client import Client, PatchType
 from nodewright.kube.config import Config

@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nodewright.kube import quantity
 from nodewright.kube.quantity import QuantityError, format_binary, format_decimal, format_milli, milli, parse, value
 

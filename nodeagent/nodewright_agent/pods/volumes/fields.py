@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 
 from nodewright.kube import quantity
-from nodewright.kube.objects import Container, Pod
 from nodewright.kube.api.volumes import ResourceFieldSelector
+from nodewright.kube.objects import Container, Pod
 
 _SUBSCRIPT = re.compile(r"(.+?)\['(.*)'\]\Z", re.DOTALL)
 _GO_ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",

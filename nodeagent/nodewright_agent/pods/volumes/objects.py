@@ -1,7 +1,7 @@
 """ConfigMaps and Secrets by name: one watch per object however many Pods use it, as the Node authorizer demands.
 
-An agent may only get, and list or watch by name, what a Pod bound to its node refers to. So a watch lives as long as some
-Pod holds the object, and an immutable object needs none.
+An agent may only get, and list or watch by name, what a Pod bound to its node refers to. So a watch lives as long as
+some Pod holds the object, and an immutable object needs none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, Literal
 
 from nodewright.kube.client import Client
@@ -48,11 +49,14 @@ class ObjectCache:
             watched.offer(found)
         return found  # type: ignore[no-any-return]
 
-    def hold(self, key: Key, listener: Callable[[], None]) -> None:
-        """Watch an object and call `listener` after each change, until `release` with the same listener."""
+    def hold(self, key: Key, listener: Callable[[], None], known: Value | None) -> None:
+        """Watch an object and call `listener` after each change, until `release` with the same listener.
+
+        `known` is what `read` gave just before; the watch begins there, so nothing in between is missed.
+        """
         watched = self._watched.get(key)
         if watched is None:
-            watched = self._watched[key] = _Watched(self._client, key)
+            watched = self._watched[key] = _Watched(self._client, key, known)
         watched.listeners.append(listener)
 
     def release(self, key: Key, listener: Callable[[], None]) -> None:
@@ -80,62 +84,71 @@ class ObjectCache:
 class _Watched:
     """One object: its last seen version, and the task that follows it."""
 
-    def __init__(self, client: Client, key: Key) -> None:
+    def __init__(self, client: Client, key: Key, known: Value | None) -> None:
         self.listeners: list[Callable[[], None]] = []
         self._client = client
         self._key = key
-        self._version: str | None = None  # resourceVersion last told to listeners, "" for "does not exist"
+        self._value = known
         self.task = asyncio.create_task(self._run(), name=f"watch-{'/'.join(key)}")
 
     def offer(self, value: Value | None) -> None:
         """Take what somebody read; listeners hear of it if it is new."""
-        version = value.metadata.resource_version if value is not None else ""
-        changed = self._version is not None and version != self._version
-        self._version = version
+        changed = _version(value) != _version(self._value)
+        self._value = value
         if changed:
             for listener in tuple(self.listeners):
                 listener()
 
     async def _run(self) -> None:
-        kind, namespace, name = self._key
         delay = _BACKOFF[0]
-        while True:
+        stale = False
+        while self._value is None or not self._value.immutable:
             try:
-                if await self._follow(kind, namespace, name):
-                    return
+                if stale:
+                    await self._read()
+                    stale = False
+                await self._follow()
                 delay = _BACKOFF[0]
                 continue
             except Gone:
-                continue  # read it again at once
+                stale = True
+                continue
             except ApiError as error:
+                stale = True
                 log.warning("cannot watch an object that a pod uses; trying again",
                             extra={"object": "/".join(self._key), "error": str(error)})  # fmt: skip
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, _BACKOFF[1])
 
-    async def _follow(self, kind: Kind, namespace: str, name: str) -> bool:
-        """Read the object, then watch it from there until the watch ends; True when it can never change again.
-
-        An absent object is watched without a version: if it is made in between, the watch begins with it.
-        """
+    async def _read(self) -> None:
+        kind, namespace, name = self._key
         resource, struct = _RESOURCES[kind]
         try:
             found: Any = await self._client.get(resource, name, namespace, type=struct)
         except NotFound:
             found = None
         self.offer(found)
-        if found is not None and found.immutable:
-            return True
-        version = found.metadata.resource_version if found is not None else ""
+
+    async def _follow(self) -> None:
+        """Watch from the known version until the server ends the watch, or the object can never change again.
+
+        An absent object is watched without a version: if it was made in between, the watch begins with it.
+        """
+        kind, namespace, name = self._key
+        resource, struct = _RESOURCES[kind]
         events: Any = self._client.watch(
-            resource, namespace, type=struct, field_selector=f"metadata.name={name}", resource_version=version,
-            idle_timeout=_IDLE,
+            resource, namespace, type=struct, field_selector=f"metadata.name={name}",
+            resource_version=_version(self._value), idle_timeout=_IDLE,
         )  # fmt: skip
-        async for event in events:
-            if event.type in ("ADDED", "MODIFIED"):
-                self.offer(event.object)
-                if event.object.immutable:
-                    return True
-            elif event.type == "DELETED":
-                self.offer(None)
-        return False
+        async with aclosing(events):
+            async for event in events:
+                if event.type in ("ADDED", "MODIFIED"):
+                    self.offer(event.object)
+                    if event.object.immutable:
+                        return
+                elif event.type == "DELETED":
+                    self.offer(None)
+
+
+def _version(value: Value | None) -> str:
+    return value.metadata.resource_version if value is not None else ""

@@ -97,9 +97,8 @@ def check(payload: Payload) -> Payload:
 
 def check_path(path: str) -> None:
     """Refuse a path that leads out of the volume, or into what the atomic writer uses itself (..data)."""
-    if not path or not path.strip("/."):
-        if ".." not in path.split("/"):
-            raise VolumeError(f'invalid path: must not be empty: "{path}"')
+    if not path.strip("/.") and ".." not in path.split("/"):
+        raise VolumeError(f'invalid path: must not be empty: "{path}"')
     if path.startswith("/"):
         raise VolumeError(f"invalid path: must be relative path: {path}")
     if "\0" in path:

@@ -64,8 +64,8 @@ def token_url(challenge: Challenge, endpoint: Endpoint, repository: str) -> str:
 
 def redirect_allowed(old: str, new: str, endpoint: Endpoint) -> bool:
     """Whether a redirect of a blob may be followed: never down to http, never into this host or its network."""
-    source, target = urlsplit(old), urlsplit(new)
     try:
+        source, target = urlsplit(old), urlsplit(new)
         host, _ = target.hostname or "", target.port
     except ValueError:
         return False

@@ -32,7 +32,7 @@ _APPLETS: Final = (
 _SERVE: Final = f"""#!/bin/sh
 # Answers every request for /cgi-bin/who, and /, with who answered.
 port="${{PORT:-{DEMO_PORT}}}"
-httpd -f -p "$port" -h /www -c /etc/httpd.conf &
+httpd -f -p "$port" -h /www &
 server=$!
 trap 'kill "$server"; exit 0' TERM INT
 echo "$(hostname): listening on port $port"
@@ -45,10 +45,9 @@ echo "pod=${POD_NAME:-$(hostname)} host=$(hostname) node=${NODE_NAME:-unknown} c
 _FILES: Final = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
-    # I: the index page is a CGI script, so that the bare address answers, too.
-    "etc/httpd.conf": "I:index.cgi\n*.cgi:/bin/sh\n",
 }
-_SCRIPTS: Final = {"bin/serve": _SERVE, "www/cgi-bin/who": _WHO, "www/index.cgi": _WHO}
+# httpd runs cgi-bin/index.cgi for a directory without an index page: the bare address answers, too.
+_SCRIPTS: Final = {"bin/serve": _SERVE, "www/cgi-bin/who": _WHO, "www/cgi-bin/index.cgi": _WHO}
 
 
 def _member(name: str, kind: bytes, mode: int, data: bytes = b"", target: str = "") -> tuple[tarfile.TarInfo, bytes]:
@@ -85,14 +84,18 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
+def architecture() -> str:
+    """This machine's architecture, in the words of image platforms."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
 def build(busybox: bytes, name: str = DEMO_IMAGE) -> bytes:
     """The OCI archive for a static busybox program."""
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     layer = _layer(busybox)
     packed = gzip.compress(layer, 6, mtime=0)
     config = _json(
         {
-            "architecture": architecture,
+            "architecture": architecture(),
             "os": "linux",
             "created": "1970-01-01T00:00:00Z",
             "config": {
@@ -115,7 +118,7 @@ def build(busybox: bytes, name: str = DEMO_IMAGE) -> bytes:
     )
     entry = _descriptor(OCI_MANIFEST, manifest)
     entry["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
-    entry["platform"] = {"os": "linux", "architecture": architecture}
+    entry["platform"] = {"os": "linux", "architecture": architecture()}
     index = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
     files = {f"blobs/sha256/{_sha256(data)}": data for data in (config, manifest, packed)}
     files |= {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": index}

@@ -26,7 +26,7 @@ class Shared(Generic[T]):
         except asyncio.CancelledError:
             if self._waiting == 1 and not self.task.done():
                 self.task.cancel()
-                await asyncio.wait([self.task])
+                await asyncio.gather(self.task, return_exceptions=True)
             raise
         finally:
             self._waiting -= 1

@@ -3,18 +3,17 @@
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from nodewright_agent.runtime.images import records, usage
-from nodewright_agent.runtime.images.errors import ErrImagePull, ImageError
+from nodewright_agent.runtime.images.errors import ErrImagePull
 from nodewright_agent.runtime.images.fsutil import locked, remove_tree, sync_file_system
-from nodewright_agent.runtime.images.inflight import Shared
 from nodewright_agent.runtime.images.layers import Blob, LayerUnpacker, as_image_error
 from nodewright_agent.runtime.images.locks import file_lock
 from nodewright_agent.runtime.images.model import Limits
@@ -34,7 +33,7 @@ class LayerStore:
     def __init__(self, layout: Layout, limits: Limits) -> None:
         self._layout = layout
         self._limits = limits
-        self._making: dict[str, Shared[LayerRecord]] = {}
+        self._making: dict[str, asyncio.Task[LayerRecord]] = {}
         self._slots = asyncio.Semaphore(PARALLEL)
         self._threads = ThreadPoolExecutor(PARALLEL, "image-layer")
 
@@ -58,22 +57,24 @@ class LayerStore:
     async def ensure(self, diff_id: str, blob: Callable[[], Blob | None], source: Source) -> LayerRecord:
         """Return the layer, making it from `source` if need be; joins a making that is under way.
 
-        A joined making that fails is no verdict on this caller's source, which is tried next.
+        The making reads from the source of whoever began it, and ends when that one gives up. So a joined making that
+        fails or ends is no verdict on this caller's source, which is tried next.
         """
         while True:
             record = self.get(diff_id)
             if record is not None:
                 return record
             making = self._making.get(diff_id)
-            own = making is None
             if making is None:
-                making = self._making[diff_id] = Shared(self._make(diff_id, blob, source))
-                making.task.add_done_callback(lambda _: self._making.pop(diff_id, None))
-            try:
-                return await making.join()
-            except ImageError:
-                if own:
-                    raise
+                return await self._begin(diff_id, self._make(diff_id, blob, source))
+            await asyncio.wait([making])
+
+    async def _begin(self, diff_id: str, work: Coroutine[Any, Any, LayerRecord]) -> LayerRecord:
+        task = self._making[diff_id] = asyncio.create_task(work)
+        try:
+            return await task  # being cancelled here cancels the task and waits until it has cleaned up
+        finally:
+            del self._making[diff_id]
 
     async def _make(self, diff_id: str, blob: Callable[[], Blob | None], source: Source) -> LayerRecord:
         async with self._slots, file_lock(self._layout.layer_lock(diff_id)):
@@ -99,7 +100,7 @@ class LayerStore:
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
                 unpacker.kill()  # so that the thread's write ends; the unpacker must be idle before abort()
-                await asyncio.wait([future])
+                await asyncio.gather(future, return_exceptions=True)  # its error is of no interest any more
                 raise
 
         async def feed(data: bytes) -> None:

@@ -188,8 +188,12 @@ class RegistryClient:
             response = await self._session.get(url, headers=own, allow_redirects=False, proxy=_proxy(url))
             if response.status not in (301, 302, 303, 307, 308):
                 return response
-            target = urljoin(url, response.headers.get("Location", ""))
+            location = response.headers.get("Location", "")
             response.release()
+            try:
+                target = urljoin(url, location)
+            except ValueError:
+                raise ErrImagePull(f"registry redirects to {location[:200]!r}, which is malformed") from None
             if not challenge.redirect_allowed(url, target, self._endpoint):
                 raise ErrImagePull(f"registry redirects to {target[:200]!r}, which is not allowed")
             url = target

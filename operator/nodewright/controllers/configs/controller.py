@@ -7,10 +7,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import kopf
-
 from nodewright.controllers.configs import review
 from nodewright.framework.controller import Controller
+from nodewright.framework.lean import kopf
 from nodewright.kube.errors import ApiError, Conflict, NotFound
 from nodewright.kube.resources import NODEAGENTCONFIGS, SCHEDULERPROFILES, Resource
 from nodewright.kube.times import now_rfc3339

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -82,6 +83,9 @@ class PodActions:
                 # Everything in it is about to go; retrying or telling would only make noise.
                 log.info("no pod for node %s: the namespace is being deleted", node)
                 return
+            # Without the name that the server made up: texts that differ in nothing else are one event, one status.
+            error.message = nameless(error.message, ds.metadata.name)
+            error.args = (error.message,)
             self._events.event(ref, "Warning", "FailedCreate", f"Error creating: {error.message}")
             raise
         self._guard.wrote(ds.key, self._pods, made.metadata.resource_version)
@@ -104,6 +108,11 @@ class PodActions:
         self._guard.deleted(ds.key, self._pods, pod.key, pod.metadata.uid)
         self._events.event(ref, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
         log.info("deleted pod", extra={"pod": name, "node": pod.target_node or ""})
+
+
+def nameless(message: str, name: str) -> str:
+    """An error's text with the generated pod name `name-x7k2p` cut back to `name-`."""
+    return re.sub(rf'"{re.escape(name)}-[a-z0-9]{{5}}"', f'"{name}-"', message)
 
 
 def _namespace_terminating(error: ApiError) -> bool:

@@ -27,7 +27,6 @@ _UDP, _SCTP = 17, 132
 _SYSCTLS = {
     "net.ipv4.ip_forward": "1",
     "net.ipv4.vs.conntrack": "1",  # else POSTROUTING rules do not see IPVS connections
-    "net.ipv4.vs.conn_reuse_mode": "0",
     "net.ipv4.vs.expire_nodest_conn": "1",
     "net.ipv4.vs.expire_quiescent_template": "1",
 }
@@ -78,6 +77,10 @@ class IpvsBackend:
         self._link.ensure()
         for name, value in _SYSCTLS.items():
             sysctl.write(name, value)
+        if sysctl.kernel_version() < (5, 9):
+            # before, a client that reused its port had its connection delayed by a second; since, 0 would pin it to
+            # destinations that are being drained (kubernetes#81775)
+            sysctl.write("net.ipv4.vs.conn_reuse_mode", "0", required=False)
         if self._options.ipv6:
             sysctl.write("net.ipv6.conf.all.forwarding", "1", required=False)
         variant = "nft" if usable(NFPROTO_IPV4) is None else "legacy"

@@ -136,16 +136,9 @@ class Companion:
 
     def known(self) -> set[str]:
         """Give the frontends (as ipset writes them) that the sets in the kernel have: ours, from a former run."""
-        found = set()
-        for name in OWNER_SETS:
-            result = subprocess.run(
-                ["ipset", "save", set_name(name, self.ipv6)], capture_output=True, text=True, check=False
-            )
-            for line in result.stdout.splitlines():
-                words = line.split()
-                if words[:1] == ["add"]:
-                    found.add(words[2])
-        return found
+        ours = {set_name(name, self.ipv6) for name in OWNER_SETS}
+        words = (line.split() for line in _run(["ipset", "save"]).splitlines())
+        return {entry[2] for entry in words if entry[:1] == ["add"] and entry[1] in ours}
 
     def replace(self, wanted: Iterable[Member]) -> None:
         """Fill the sets anew: beside the old ones, then swapped, so that no packet meets an empty set."""
@@ -169,46 +162,58 @@ class Companion:
             self._ipset(lines)
 
     def _ipset(self, lines: list[str]) -> None:
-        text = "\n".join(lines) + "\n"
-        _run(["ipset", "restore", "-exist"], text)
+        _run(["ipset", "restore", "-exist"], "\n".join(lines) + "\n")
 
     def install(self) -> None:
         """Write the fixed rules, and the jumps to them where they are missing."""
-        _run([f"{self._tool}-restore", "--wait", "--noflush"], rules(self.ipv6))
-        for table, chain, target in _HOOKS:
-            rule = [chain, "-j", target]
-            check = subprocess.run([self._tool, "--wait", "-t", table, "-C", *rule], capture_output=True, check=False)
-            if check.returncode:
-                _run([self._tool, "--wait", "-t", table, "-I", *rule], "")
+        text = rules(self.ipv6)
+        for table, chain, target in self._missing():
+            text += f"*{table}\n-I {chain} -j {target}\nCOMMIT\n"
+        self._restore(text)
+
+    def _restore(self, text: str) -> None:
+        _run([f"{self._tool}-restore", "--wait", "--noflush"], text)
+
+    def _saved(self) -> dict[str, list[str]]:
+        """Give the chains and rules of each table, as iptables-save prints them."""
+        tables: dict[str, list[str]] = {}
+        lines: list[str] = []
+        for line in _run([f"{self._tool}-save"]).splitlines():
+            if line.startswith("*"):
+                lines = tables.setdefault(line[1:], [])
+            elif line[:1] in (":", "-"):
+                lines.append(line)
+        return tables
+
+    def _missing(self) -> list[tuple[str, str, str]]:
+        saved = self._saved()
+        return [hook for hook in _HOOKS if f"-A {hook[1]} -j {hook[2]}" not in saved.get(hook[0], ())]
 
     def missing(self) -> list[str]:
         """Give the jumps that are not there."""
-        found = []
-        for table, chain, target in _HOOKS:
-            check = subprocess.run(
-                [self._tool, "--wait", "-t", table, "-C", chain, "-j", target], capture_output=True, check=False
-            )
-            if check.returncode:
-                found.append(f"{self._tool} {table} {chain}: no jump to {target}")
-        return found
+        return [f"{self._tool} {table} {chain}: no jump to {target}" for table, chain, target in self._missing()]
 
     def remove(self) -> None:
-        """Delete jumps, chains and sets; what is not there is no error."""
-        for table, chain, target in _HOOKS:
-            subprocess.run(
-                [self._tool, "--wait", "-t", table, "-D", chain, "-j", target], capture_output=True, check=False
-            )
-        for table, chain in sorted({(table, target) for table, _, target in _HOOKS}):
-            for action in ("-F", "-X"):
-                subprocess.run([self._tool, "--wait", "-t", table, action, chain], capture_output=True, check=False)
-        for name in _TYPES:
-            subprocess.run(["ipset", "destroy", set_name(name, self.ipv6)], capture_output=True, check=False)
+        """Delete jumps, chains and sets, those that are there."""
+        saved = self._saved()
+        for table in ("nat", "filter"):
+            there = saved.get(table, [])
+            jumps = [f"{chain} -j {target}" for name, chain, target in _HOOKS if name == table]
+            chains = sorted({target for name, _, target in _HOOKS if name == table})
+            chains = [chain for chain in chains if any(line.startswith(f":{chain} ") for line in there)]
+            lines = [f"-D {jump}" for jump in jumps if f"-A {jump}" in there]
+            lines += [f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains]
+            if lines:
+                self._restore("\n".join([f"*{table}", *lines, "COMMIT", ""]))
+        sets = set(_run(["ipset", "list", "-n"]).split())
+        self._ipset([f"destroy {name}" for name in (set_name(key, self.ipv6) for key in _TYPES) if name in sets])
 
 
-def _run(argv: list[str], text: str) -> None:
+def _run(argv: list[str], text: str = "") -> str:
     try:
         result = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise BackendError(f"{argv[0]} is not installed") from error
     if result.returncode:
         raise BackendError(f"{' '.join(argv)}: {result.stderr.strip() or result.returncode}")
+    return result.stdout

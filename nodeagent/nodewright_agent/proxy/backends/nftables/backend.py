@@ -76,7 +76,6 @@ class NftablesBackend:
 
     def replace(self, table: Table) -> None:
         """Replace both tables in one transaction; which endpoint a client had is carried over."""
-        memories = self._memories()
         shadows = [Shadow(Layout(ipv6=ipv6, pod_cidrs=self._options.pod_cidrs)) for ipv6 in self._families]
         ops: list[Op] = []
         for shadow in shadows:
@@ -84,7 +83,7 @@ class NftablesBackend:
             ops += shadow.layout.ops()
             frontends = {key: value for key, value in table.frontends.items() if is_ipv6(key) == ipv6}
             ops += shadow.load(frontends, table.cluster_ips, table.local_ips)
-            ops += self._restore(shadow, memories)
+            ops += self._memories(shadow)
         self.kernel.commit(ops)
         self._shadows = shadows
 
@@ -127,28 +126,16 @@ class NftablesBackend:
                     el.remove(family, TABLE, name, (el.encode_key(el.Element(name, key)) for key in gone))
                 )
 
-    def _memories(self) -> dict[tuple[bool, str], list[el.Dumped]]:
-        """Read which endpoint each client has, from the tables that are there."""
-        found: dict[tuple[bool, str], list[el.Dumped]] = {}
-        for shadow in self._shadows:
-            for pool in shadow.pools:
-                items = list(self._dump(shadow.layout.family, f"clients-{pool}"))
-                if items:
-                    found[shadow.layout.ipv6, pool] = items
-        return found
-
-    def _restore(self, shadow: Shadow, memories: dict[tuple[bool, str], list[el.Dumped]]) -> Iterator[Op]:
-        for (ipv6, pool), items in memories.items():
-            wanted = shadow.pools.get(pool)
-            if ipv6 != shadow.layout.ipv6 or wanted is None:
-                continue
-            live, timeout = shadow.live(pool), wanted.seconds * 1000
+    def _memories(self, shadow: Shadow) -> Iterator[Op]:
+        """Carry over which endpoint each client has, from the table that is there (perhaps of a former process)."""
+        for pool, wanted in shadow.pools.items():
+            live, timeout, name = shadow.live(pool), wanted.seconds * 1000, f"clients-{pool}"
             encoded = [
                 el.encode_memory(item.key, item.data, timeout, min(item.expires, timeout) or 1)
-                for item in items
+                for item in self._dump(shadow.layout.family, name)
                 if isinstance(item.data, bytes) and item.data[:-2] in live
             ]
-            yield from el.add(shadow.layout.family, TABLE, f"clients-{pool}", encoded)
+            yield from el.add(shadow.layout.family, TABLE, name, encoded)
 
     def _dump(self, family: int, name: str) -> list[el.Dumped]:
         try:

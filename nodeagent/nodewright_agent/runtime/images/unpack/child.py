@@ -135,11 +135,19 @@ def run_tar(box: str, dynamic: bool, max_file_bytes: int, memory: int) -> None:
     status = os.waitpid(pid, 0)[1]
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == 25:
         raise Refused(f"a file is larger than {max_file_bytes} bytes")
+    if status != 0 and _full():
+        raise Refused("No space left on device")
     if status != 0:
         code = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
         lines = [line for line in said.decode(errors="replace").splitlines() if line]
         text = "; ".join(line.replace(f"{box}/", "") for line in lines[:3])
         raise Refused(f"tar failed with {code}: {text}")
+
+
+def _full() -> bool:
+    """Whether the disk is (nearly) full: tar may report no more than a short write then."""
+    info = os.statvfs("/")
+    return info.f_bavail * info.f_frsize < 65536 or (info.f_files > 0 and info.f_favail == 0)
 
 
 class Conversion:

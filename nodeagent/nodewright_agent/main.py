@@ -1,0 +1,144 @@
+"""The agent: everything of one node put together in one asyncio process.
+
+Stopping it, in whatever way, leaves containers, addresses and mounts as they are; the next one goes on with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+from nodewright.kube import config as kubeconfigs
+from nodewright.kube.backoff import Backoff
+from nodewright.kube.cache import WatchCache
+from nodewright.kube.client import Client
+from nodewright.kube.events import EventRecorder
+from nodewright.kube.objects import Service
+from nodewright.kube.resources import SERVICES
+from nodewright_agent.assembly import Node, assemble
+from nodewright_agent.config import AgentConfig, ConfigError
+from nodewright_agent.pods.recovery import Found, recover
+
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 2.0
+
+
+async def run(config: AgentConfig, ready: Callable[[Node], None] | None = None) -> None:
+    """Run the agent until SIGTERM or SIGINT, or until cancelled. Raises ``ConfigError`` and runtime errors at start.
+
+    ``ready`` is called once everything that was left by an earlier agent is taken up.
+    """
+    kube = kubeconfigs.load(config.kubeconfig or None)
+    _directories(config)
+    with _sole_agent(config):
+        async with Client(kube, user_agent="nodewright-agent") as client:
+            await _serve(config, client, ready)
+
+
+async def _serve(config: AgentConfig, client: Client, ready: Callable[[Node], None] | None) -> None:
+    recorder = EventRecorder(client, component="kubelet", instance=config.node_name)
+    services: WatchCache[Service] = WatchCache(client, SERVICES, type=Service, name="services")
+    async with assemble(config, client, recorder, services, time.time) as node:
+        found = await _found(node)
+        recovered = recover(found)
+        counts = {"pods": len(recovered.restored), "orphans": len(recovered.orphans)}
+        log.info("agent starts", extra={"node": config.node_name, **counts})
+        if ready is not None:
+            ready(node)
+        stop = _stop_signals()
+        tasks = [
+            asyncio.create_task(work, name=name)
+            for name, work in (
+                ("events", recorder.run()),
+                ("services", services.run()),
+                ("services ready", _relay(services.wait_synced, node.parts.services_ready)),
+                ("network", node.networking.run()),
+                ("network ready", _relay(node.networking.ready.wait, node.parts.network_ready)),
+                ("node", node.keeper.run()),
+                ("server", _kept(node.server.start, node, "server")),
+                ("proxy", _kept(node.run_proxy, node, "proxy")),
+                ("pods", node.manager.run(recovered.restored, recovered.orphans)),
+            )
+        ]
+        lasting = [task for task in tasks if task.get_name() in ("events", "services", "network", "node", "pods")]
+        stopper = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait([*lasting, stopper], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopper}:
+                task.result()  # none of them ends but by an error that the agent cannot live with
+        finally:
+            stopper.cancel()
+            await node.manager.close()
+            await recorder.flush(FLUSH_SECONDS)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(stopper, *tasks, return_exceptions=True)
+    log.info("agent has stopped; its pods go on")
+
+
+async def _found(node: Node) -> Found:
+    parts = node.parts
+    parts.sandboxes.prepare()
+    containers = await parts.runtime.list()
+    sandboxes = parts.sandboxes.list()
+    whole = frozenset(uid for uid in sandboxes if parts.sandboxes.get(uid) is not None)
+    traces = frozenset([*sandboxes, *parts.volumes.known(), *parts.records.uids()])
+    return Found(parts.records.load(), containers, whole, traces)
+
+
+async def _relay(wait: Callable[[], Awaitable[object]], event: asyncio.Event) -> None:
+    await wait()
+    event.set()
+
+
+async def _kept(work: Callable[[], Awaitable[None]], node: Node, name: str) -> None:
+    """Run a part that pods do not depend on to its end: its failure makes the node not Ready, and is tried again."""
+    backoff = Backoff(1.0, 60.0)
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            log.exception("%s failed, trying again", name)
+            node.keeper.report(name, f"{name}: {error}")
+            await asyncio.sleep(backoff.next())
+        else:
+            node.keeper.report(name, None)
+            return
+
+
+def _directories(config: AgentConfig) -> None:
+    try:
+        for path in (config.state, config.run, config.logs):
+            path.mkdir(parents=True, exist_ok=True, mode=0o755)
+    except OSError as error:
+        raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _sole_agent(config: AgentConfig) -> Iterator[None]:
+    """Hold the state directory: two agents on one would fight over its containers. Raises ``ConfigError``."""
+    fd = os.open(config.state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another agent is running with state_dir {config.state}") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _stop_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: tests
+            loop.add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,76 @@
+"""The conditions of a node in upstream's words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from nodewright.kube.objects import NodeCondition
+from nodewright_agent.node.facts import Availability
+
+# kubelet's hard eviction thresholds: the conditions say what eviction would act on.
+MEMORY_AVAILABLE = 100 << 20
+DISK_FREE, INODES_FREE = 0.10, 0.05
+PIDS_FREE = 0.01
+
+_TEXTS = {
+    "MemoryPressure": (
+        ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ),
+    "DiskPressure": (
+        ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ),
+    "PIDPressure": (
+        ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ),
+}
+
+
+def pressures(left: Availability, memory_threshold: int = MEMORY_AVAILABLE) -> dict[str, bool]:
+    """Return which resources are short."""
+    inodes = left.inode_capacity and left.inodes < INODES_FREE * left.inode_capacity
+    return {
+        "MemoryPressure": left.memory < memory_threshold,
+        "DiskPressure": left.disk < DISK_FREE * left.disk_capacity or bool(inodes),
+        "PIDPressure": left.pids < PIDS_FREE * left.pid_limit,
+    }
+
+
+def node_conditions(
+    old: Iterable[NodeCondition], short: Mapping[str, bool], problems: Iterable[str], now: str
+) -> list[NodeCondition]:
+    """Return the node's own conditions, Ready last. ``problems`` is what keeps the node from being Ready."""
+    before = {condition.type: condition for condition in old}
+    made = []
+    for name, (bad, good) in _TEXTS.items():
+        reason, message = bad if short[name] else good
+        made.append(NodeCondition(name, "True" if short[name] else "False", reason, message))
+    errors = list(problems)
+    if errors:
+        # kubelet joins several errors in brackets, as Go's aggregate does.
+        text = errors[0] if len(errors) == 1 else f"[{', '.join(errors)}]"
+        made.append(NodeCondition("Ready", "False", "KubeletNotReady", text))
+    else:
+        made.append(NodeCondition("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
+    for condition in made:
+        past = before.get(condition.type)
+        condition.last_heartbeat_time = now
+        same = past is not None and past.status == condition.status
+        condition.last_transition_time = (past.last_transition_time if past is not None and same else None) or now
+    return made
+
+
+def transitions(old: Iterable[NodeCondition], new: Iterable[NodeCondition]) -> list[str]:
+    """Return kubelet's event reasons for what has changed: NodeReady, NodeNotReady, NodeHasDiskPressure, ..."""
+    before = {condition.type: condition.status for condition in old}
+    reasons = []
+    for condition in new:
+        if before.get(condition.type) == condition.status:
+            continue
+        if condition.type != "Ready":
+            reasons.append(condition.reason.replace("Kubelet", "Node", 1))
+        elif condition.type in before:
+            reasons.append("NodeReady" if condition.status == "True" else "NodeNotReady")
+    return reasons

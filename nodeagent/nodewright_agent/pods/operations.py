@@ -1,0 +1,236 @@
+"""What workers do to the host, put together from runtime, sandboxes, network, volumes and images."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from nodewright.kube.errors import ApiError
+from nodewright.kube.objects import Container, Pod, Service
+from nodewright_agent.pods import endmessage, env, hooks, podfiles, refs, resources, spec
+from nodewright_agent.pods.model import Instance
+from nodewright_agent.pods.podfiles import PodFiles
+from nodewright_agent.pods.ports import Events, StartError
+from nodewright_agent.pods.pulling import ImagePuller
+from nodewright_agent.pods.records import Records
+from nodewright_agent.pods.volumes.errors import MountError
+from nodewright_agent.pods.volumes.manager import VolumeManager
+from nodewright_agent.pods.volumes.plugin import VolumeContext
+from nodewright_agent.runtime import cgroup_math
+from nodewright_agent.runtime.errors import ContainerNotFound, ContainerRuntimeError, RunContainerError
+from nodewright_agent.runtime.images.model import Image
+from nodewright_agent.runtime.runtime import Runtime
+from nodewright_agent.runtime.sandbox import Sandboxes
+from nodewright_agent.runtime.spec import ContainerSpec
+
+
+class Address(Protocol):
+    """What the network gives a pod."""
+
+    @property
+    def ip(self) -> str:
+        """The pod's address."""
+
+
+class Network(Protocol):
+    """What is needed of the pod network."""
+
+    async def attach(self, pod_uid: str, netns: Path) -> Address:
+        """Give a sandbox its link and address; the same again for a pod that has one."""
+
+    async def detach(self, pod_uid: str) -> None:
+        """Take them back."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """The parts that operations are made of."""
+
+    runtime: Runtime
+    sandboxes: Sandboxes
+    network: Network
+    volumes: VolumeManager
+    puller: ImagePuller
+    files: PodFiles
+    records: Records
+    events: Events
+    node: spec.NodeSettings
+    host_ips: tuple[str, ...]
+    allocatable: Callable[[], dict[str, str]]
+    services: Callable[[], Iterable[Service]]
+    network_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    services_ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class PodOperations:
+    """Implements ``ports.Operations`` on the real host."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Work with these parts."""
+        self._parts = parts
+        self._volumes: dict[str, dict[str, Path]] = {}
+        self._images: dict[tuple[str, str], Image] = {}
+        self._ips: dict[str, tuple[str, ...]] = {}
+
+    async def create_sandbox(self, pod: Pod) -> tuple[str, ...]:
+        """Make cgroup, namespaces, network and files."""
+        parts, uid = self._parts, pod.metadata.uid
+        hostname = parts.files.hostname(pod)
+        parts.runtime.cgroups.create(spec.pod_cgroup(pod, parts.node.cgroup_root), resources.pod_limits(pod))
+        context = pod.spec.security_context
+        sysctls = {item.name: item.value for item in context.sysctls} if context is not None else {}
+        own_network = not pod.spec.host_network
+        paths = await parts.sandboxes.create(uid, hostname, sysctls, network=own_network, ipc=not pod.spec.host_ipc)
+        ips: tuple[str, ...] = ()
+        if own_network:
+            await parts.network_ready.wait()
+            assert paths.net is not None
+            ips = ((await parts.network.attach(uid, Path(paths.net))).ip,)
+        for warning in parts.files.write(pod, parts.records.directory(uid), ips or parts.host_ips):
+            parts.events.event(refs.reference(pod), "Warning", "DNSConfigForming", warning)
+        self._ips[uid] = ips
+        return ips
+
+    async def set_up_volumes(self, pod: Pod) -> None:
+        """Make all volumes; those of a pod that runs already become current again."""
+        context = VolumeContext(self._parts.allocatable())
+        self._volumes[pod.metadata.uid] = await self._parts.volumes.setup(pod, context)
+
+    async def ensure_image(self, pod: Pod, container: Container) -> None:
+        """Find or pull the image."""
+        self._images[pod.metadata.uid, container.name] = await self._parts.puller.ensure(pod, container)
+
+    def next_attempt(self, pod: Pod, container: Container) -> int:
+        """Return one more than the highest run that left a log."""
+        directory = spec.log_path(self._parts.node.log_root, pod, container.name, 0).parent
+        numbers = [int(path.name.partition(".")[0]) for path in directory.glob("[0-9]*.log*")]
+        return max(numbers, default=-1) + 1
+
+    async def create_container(self, pod: Pod, container: Container, run: Instance, ips: tuple[str, ...]) -> None:
+        """Build the container's order and have the runtime prepare it."""
+        parts = self._parts
+        try:
+            order = await self._order(pod, container, run, ips)
+        except (env.CreateContainerConfigError, MountError, ApiError, ValueError, OSError) as error:
+            raise StartError("CreateContainerConfigError", str(error)) from error
+        run.image_id = order.labels[spec.LABEL_IMAGE_ID]
+        run.stop_signal = order.stop_signal
+        Path(order.log_path).parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        try:
+            await parts.runtime.create(order)
+        except ContainerRuntimeError as error:
+            raise _start_error(error) from error
+        parts.events.event(refs.reference(pod, container.name), "Normal", "Created", "Container created")
+
+    async def start_container(self, pod: Pod, container: Container, run: Instance) -> None:
+        """Let the created process go."""
+        try:
+            run.started_at = await self._parts.runtime.start(run.id)
+        except ContainerRuntimeError as error:
+            raise _start_error(error) from error
+        self._parts.events.event(refs.reference(pod, container.name), "Normal", "Started", "Container started")
+
+    async def post_start(self, pod: Pod, container: Container, run: Instance) -> None:
+        """Run the postStart hook."""
+        hook = container.lifecycle.post_start if container.lifecycle is not None else None
+        if hook is not None:
+            answer = await hooks.run(self._parts.runtime, hook, container, run.id, self._host(pod))
+            if not answer.ok:
+                raise StartError("PostStartHookError", f"PostStartHook failed: {answer.text}")
+
+    async def pre_stop(self, pod: Pod, container: Container, run: Instance) -> None:
+        """Run the preStop hook; its failure is told, and changes nothing."""
+        hook = container.lifecycle.pre_stop if container.lifecycle is not None else None
+        if hook is not None:
+            answer = await hooks.run(self._parts.runtime, hook, container, run.id, self._host(pod))
+            if not answer.ok:
+                reference = refs.reference(pod, container.name)
+                self._parts.events.event(reference, "Warning", "FailedPreStopHook", "PreStopHook failed")
+
+    async def signal(self, pod: Pod, container: Container | None, run: Instance, *, kill: bool) -> None:
+        """Send the stop signal, or SIGKILL."""
+        try:
+            await self._parts.runtime.kill(run.id, "KILL" if kill else run.stop_signal)
+        except ContainerNotFound:
+            pass  # it has ended, and was removed
+
+    def end_message(self, pod: Pod, container: Container | None, run: Instance) -> str:
+        """Return the termination message."""
+        directory = self._parts.records.directory(pod.metadata.uid)
+        path = endmessage.message_file(directory, run.name, run.attempt)
+        log = spec.log_path(self._parts.node.log_root, pod, run.name, run.attempt)
+        return endmessage.read(path, log, container, run.exit_code)
+
+    async def remove_container(self, run: Instance) -> None:
+        """Remove an ended run."""
+        await self._parts.runtime.delete(run.id, force=True)
+
+    async def tear_down(self, pod: Pod, runs: list[Instance]) -> None:
+        """Remove everything but records and logs."""
+        parts, uid = self._parts, pod.metadata.uid
+        # The processes are gone, so nothing of these three holds up another.
+        await asyncio.gather(
+            *(parts.runtime.delete(run.id, force=True) for run in runs),
+            parts.network.detach(uid),
+            parts.volumes.teardown(uid),
+        )
+        await parts.sandboxes.remove(uid)
+        await asyncio.to_thread(self._remove_cgroups, uid)
+        self._volumes.pop(uid, None)
+        self._ips.pop(uid, None)
+        for key in [key for key in self._images if key[0] == uid]:
+            del self._images[key]
+
+    async def forget(self, pod: Pod) -> None:
+        """Remove records and logs."""
+        logs = spec.log_directory(self._parts.node.log_root, pod)
+        await asyncio.to_thread(shutil.rmtree, logs, ignore_errors=True)
+        await asyncio.to_thread(self._parts.records.remove, pod.metadata.uid)
+
+    def _remove_cgroups(self, uid: str) -> None:
+        # In every QoS class: of a pod without a record we do not know which it had.
+        for qos in cgroup_math.QosClass:
+            path = cgroup_math.pod_path(self._parts.node.cgroup_root, qos, uid)
+            self._parts.runtime.cgroups.remove(path)
+
+    def _host(self, pod: Pod) -> str:
+        """Return where the pod's servers are reached."""
+        ips = self._ips.get(pod.metadata.uid) or tuple(entry.ip for entry in pod.status.pod_ips)
+        return next(iter(ips or self._parts.host_ips), "127.0.0.1")
+
+    async def _order(self, pod: Pod, container: Container, run: Instance, ips: tuple[str, ...]) -> ContainerSpec:
+        parts, uid = self._parts, pod.metadata.uid
+        directory = parts.records.directory(uid)
+        # Upstream's promise: a container sees all Services that existed before it.
+        await parts.services_ready.wait()
+        hostname = parts.files.hostname(pod)
+        context = env.EnvContext(ips or parts.host_ips, parts.host_ips, hostname, parts.allocatable())
+        sources = await parts.volumes.env_sources(pod, container)
+        variables = env.container_env(pod, container, sources, parts.services(), context)
+        values = dict(variables)
+        message = endmessage.message_file(directory, container.name, run.attempt)
+        endmessage.prepare(message)
+        paths = parts.sandboxes.get(uid)
+        if paths is None:
+            raise StartError("CreateContainerError", "the pod's sandbox is gone")
+        inputs = spec.Inputs(
+            pod=pod,
+            container=container,
+            run=run,
+            image=self._images[uid, container.name],
+            env=variables,
+            sandbox=spec.Sandbox(paths, hostname, podfiles.hosts_path(directory), podfiles.resolv_path(directory)),
+            volume_mounts=parts.volumes.mounts_for(pod, container, self._volumes.get(uid, {}), values),
+            message_file=message,
+            expand=lambda text: env.expand(text, values.get),
+        )
+        return spec.container_spec(inputs, parts.node)
+
+
+def _start_error(error: ContainerRuntimeError) -> StartError:
+    ran = isinstance(error, RunContainerError)
+    return StartError(error.reason if ran else "CreateContainerError", str(error), ran=ran)

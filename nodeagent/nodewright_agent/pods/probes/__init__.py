@@ -1,0 +1,4 @@
+"""Startup, readiness and liveness probes: one task per probe of a running container.
+
+``counting`` is the pure part (thresholds), ``checks`` does one probe, ``runner`` keeps time.
+"""

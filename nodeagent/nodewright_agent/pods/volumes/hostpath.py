@@ -1,0 +1,67 @@
+"""hostPath: a path of the host, checked or made as its type says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+from nodewright.kube.api.volumes import Volume
+from nodewright.kube.objects import Pod
+from nodewright_agent.pods.volumes.errors import VolumeError
+from nodewright_agent.pods.volumes.objects import Key, Value
+from nodewright_agent.pods.volumes.paths import PodPaths
+from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
+
+_CHECKS = {
+    "Directory": (stat.S_ISDIR, "a directory"),
+    "DirectoryOrCreate": (stat.S_ISDIR, "a directory"),
+    "File": (stat.S_ISREG, "a file"),
+    "FileOrCreate": (stat.S_ISREG, "a file"),
+    "Socket": (stat.S_ISSOCK, "a socket file"),
+    "CharDevice": (stat.S_ISCHR, "a character device"),
+    "BlockDevice": (stat.S_ISBLK, "a block device"),
+}
+
+
+class HostPath:
+    """A path of the host; nothing is ever removed."""
+
+    read_only = False
+
+    async def set_up(
+        self,
+        volume: Volume,
+        pod: Pod,
+        paths: PodPaths,
+        host: Host,
+        context: VolumeContext,
+        used: dict[Key, Value | None],
+    ) -> SetUp:
+        """Check the type; symlinks in the path are followed, as upstream does."""
+        assert volume.host_path is not None
+        path, kind = volume.host_path.path, volume.host_path.type or ""
+        if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            raise VolumeError(f"invalid HostPath `{path}`: must be absolute and must not contain '..'")
+        await asyncio.to_thread(check, path, kind)
+        return SetUp(Path(path))
+
+
+def check(path: str, kind: str) -> None:
+    """Check, or make, a path by hostPath type; raises VolumeError in upstream's words."""
+    if kind == "":
+        return
+    if kind not in _CHECKS:
+        raise VolumeError(f"{kind} is an invalid volume type")
+    if kind == "DirectoryOrCreate" and not os.path.lexists(path):
+        os.makedirs(path, mode=0o755, exist_ok=True)
+    if kind == "FileOrCreate" and not os.path.lexists(path):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+    test, words = _CHECKS[kind]
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = 0
+    if not test(mode):
+        raise VolumeError(f"hostPath type check failed: {path} is not {words}")

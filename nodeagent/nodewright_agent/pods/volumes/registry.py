@@ -1,0 +1,28 @@
+"""The volume plugins, by the JSON name of the source. A new kind is one file and one line here."""
+
+from __future__ import annotations
+
+from nodewright.kube.api.volumes import Volume
+from nodewright_agent.pods.volumes.emptydir import EmptyDir
+from nodewright_agent.pods.volumes.errors import VolumeError
+from nodewright_agent.pods.volumes.files import Files
+from nodewright_agent.pods.volumes.hostpath import HostPath
+from nodewright_agent.pods.volumes.plugin import Plugin
+
+PLUGINS: dict[str, Plugin] = {
+    "emptyDir": EmptyDir(),
+    "hostPath": HostPath(),
+    "configMap": Files("configmap", memory=False),
+    "secret": Files("secret", memory=True),
+    "downwardAPI": Files("downward-api", memory=True),
+    "projected": Files("projected", memory=True),
+}
+
+
+def plugin_for(volume: Volume) -> Plugin:
+    """The plugin of a volume; raises VolumeError for kinds that there is none for."""
+    plugin = PLUGINS.get(volume.source)
+    if plugin is None:
+        what = f"{volume.source} volumes are" if volume.source else "this kind of volume is"
+        raise VolumeError(f"{what} not supported yet")
+    return plugin

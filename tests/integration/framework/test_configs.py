@@ -1,0 +1,59 @@
+"""The configuration kinds, served by kopf."""
+
+import uuid
+
+import pytest
+
+from nodewright.controllers.configs.controller import ConfigController
+from nodewright.framework.process import Options
+from nodewright.kube.client import Client
+from nodewright.kube.config import load
+from nodewright.kube.resources import NODEAGENTCONFIGS, SCHEDULERPROFILES
+from support.operator_thread import OperatorThread
+
+pytestmark = pytest.mark.needs_cluster
+
+
+@pytest.fixture
+async def client(cluster, namespace):
+    options = Options(kubeconfig=cluster.kubeconfig, lease_name=f"configs-{namespace}", metrics_port=None)
+    thread = OperatorThread(options, [ConfigController])
+    await thread.wait_started()
+    async with Client(load(cluster.kubeconfig)) as client:
+        yield client
+    await thread.stop()
+
+
+async def accepted(client, resource, name, generation):
+    """Wait for the Accepted condition of a generation; gives (status, reason)."""
+    async for event in client.watch(resource, field_selector=f"metadata.name={name}", timeout_seconds=20):
+        if event.type == "BOOKMARK":
+            continue
+        for condition in (event.object.get("status") or {}).get("conditions") or []:
+            if condition["type"] == "Accepted" and condition["observedGeneration"] == generation:
+                return condition["status"], condition["reason"], event.object
+    raise AssertionError(f"{name} was not reviewed")
+
+
+async def test_profiles_are_reviewed_together(client):
+    mark = uuid.uuid4().hex[:6]
+    first, second = f"a-{mark}", f"b-{mark}"
+    for name in (first, second):
+        await client.create(SCHEDULERPROFILES, {"metadata": {"name": name}, "spec": {"schedulerName": f"s-{mark}"}})
+    assert (await accepted(client, SCHEDULERPROFILES, first, 1))[:2] == ("True", "Valid")
+    status, reason, obj = await accepted(client, SCHEDULERPROFILES, second, 1)
+    assert (status, reason) == ("False", "DuplicateSchedulerName")
+    assert not obj["metadata"].get("finalizers")
+    await client.patch(SCHEDULERPROFILES, second, {"spec": {"percentageOfNodesToScore": 50}})
+    await accepted(client, SCHEDULERPROFILES, second, 2)
+    stored = await client.get(SCHEDULERPROFILES, second)
+    assert all(key.startswith("nodewright.dev/") for key in stored["metadata"]["annotations"])
+    for name in (first, second):
+        await client.delete(SCHEDULERPROFILES, name)
+
+
+async def test_node_agent_configs_are_reviewed(client):
+    name = f"c-{uuid.uuid4().hex[:6]}"
+    await client.create(NODEAGENTCONFIGS, {"metadata": {"name": name}, "spec": {"proxy": {"mode": "auto"}}})
+    assert (await accepted(client, NODEAGENTCONFIGS, name, 1))[:2] == ("True", "Valid")
+    await client.delete(NODEAGENTCONFIGS, name)
