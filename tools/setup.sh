@@ -13,6 +13,7 @@ conmon conmon
 nft nftables
 iptables iptables
 ipset ipset
+ipvsadm ipvsadm
 conntrack conntrack
 ip iproute2
 nsenter util-linux

@@ -6,12 +6,15 @@ All of it lives in a network namespace that the session makes for itself.
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from support import host_state
 from support.cluster import Cluster
 from support.network import own_namespace
+
+NAME = "e2e"
 
 
 @pytest.fixture(scope="session")
@@ -24,16 +27,27 @@ def network() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def before(network: None) -> dict[str, list[str]]:
-    """The machine before the cluster was there."""
-    return host_state.snapshot()
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the cluster keeps its state."""
+    return tmp_path_factory.mktemp("nw")
 
 
 @pytest.fixture(scope="session")
-def cluster(before: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def marks(state_dir: Path) -> tuple[str, ...]:
+    """What stands in the command line of every process of the cluster."""
+    return (str(state_dir), f"/run/nodewright/{NAME}")
+
+
+@pytest.fixture(scope="session")
+def before(network: None, marks: tuple[str, ...]) -> dict[str, list[str]]:
+    """The machine before the cluster was there."""
+    return host_state.snapshot(marks)
+
+
+@pytest.fixture(scope="session")
+def cluster(before: dict[str, list[str]], state_dir: Path) -> Iterator[Cluster]:
     """A running cluster with two node hosts Ready and the demo image in their store."""
-    state_dir = tmp_path_factory.mktemp("nw")
-    made = Cluster("e2e", state_dir)
+    made = Cluster(NAME, state_dir)
     try:
         made.run("up", "--name", made.name, "--nodes", "2", "--wait", timeout=600)
         image = state_dir / "demo.tar"

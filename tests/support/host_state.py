@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 
-def snapshot() -> dict[str, list[str]]:
-    """Links, namespaces, mounts, cgroups, rules, sysctls and our processes, sorted."""
+def snapshot(marks: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Links, namespaces, mounts, cgroups, rules, sysctls, and processes whose command line has one of ``marks``."""
     return {
         "links": _lines("ip", "-o", "-br", "link"),
         "addresses": _lines("ip", "-o", "addr", "show", "scope", "global"),
@@ -17,7 +17,7 @@ def snapshot() -> dict[str, list[str]]:
         "cgroups": sorted({str(path.relative_to("/sys/fs/cgroup")) for path in _cgroups()}),
         "runtime files": sorted(str(path) for path in Path("/run").glob("nodewright/*/*")),
         "ip_forward": [Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()],
-        "processes": sorted(_processes()),
+        "processes": sorted(_processes(marks)),
     }
 
 
@@ -42,7 +42,7 @@ def _cgroups() -> list[Path]:
     return [path for path in Path("/sys/fs/cgroup").glob("**/*nodewright*") if path.is_dir()]
 
 
-def _processes() -> list[str]:
+def _processes(marks: tuple[str, ...]) -> list[str]:
     ours = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -52,6 +52,6 @@ def _processes() -> list[str]:
         except OSError:
             continue  # it ended while we looked
         text = b" ".join(words).decode(errors="replace")
-        if any(mark in text for mark in ("conmon ", "kube-apiserver", "/etcd ", "kube-controller-manager")):
+        if any(mark in text for mark in marks):
             ours.append(f"{entry.name} {text[:120]}")
     return ours

@@ -1,15 +1,15 @@
 """Pods on one node, through the official client: an independent view of what the agent writes."""
 
-import os
+import subprocess
 import uuid
 from pathlib import Path
 from typing import Any, Self
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
-from support.agent_node import IMAGE, AgentNode, wait_until
 
 from nodewright.controlplane.cluster import LocalCluster
+from support.agent_node import IMAGE, AgentNode, wait_until
 
 STAY = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait $!"]
 
@@ -130,7 +130,8 @@ class PodLab:
         found += [str(path) for path in (node.state / "pods").glob("*")]
         found += [str(path) for path in (node.state / "pods-logs").glob("*")]
         found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**{node.cgroup_root}/kubepods/**/pod*")]
-        found += [line for line in os.popen("ip -o link").read().splitlines() if "@if" in line and "nwv" in line]
+        links = subprocess.run(["ip", "-o", "-br", "link"], capture_output=True, text=True, check=True).stdout
+        found += [line for line in links.splitlines() if "@if" in line]
         return found
 
 

@@ -224,9 +224,7 @@ async def start(runc: str, runc_root: Path, cid: str, pid: int, *, timeout: floa
 
 async def _first_of(fd: int, pid: int) -> None:
     """Wait until the fifo has the byte or the process has ended."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    if (pidfd := processes.open_pidfd(pid)) is None:
         return
     tasks = [asyncio.ensure_future(processes.readable(descriptor)) for descriptor in (fd, pidfd)]
     try:

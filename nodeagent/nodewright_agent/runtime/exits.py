@@ -60,9 +60,7 @@ class ExitCollector:
 
     def follow_pid(self, cid: str, pid: int, bundle: str) -> bool:
         """Watch a monitor that an earlier agent started; False when it is gone (or its pid is somebody else's)."""
-        try:
-            pidfd = os.pidfd_open(pid)
-        except (ProcessLookupError, OSError):
+        if (pidfd := processes.open_pidfd(pid)) is None:
             return False
         # The pidfd is open: from here on the pid cannot be used again unnoticed.
         if bundle not in processes.command_line(pid):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -91,11 +92,20 @@ async def wait(process: subprocess.Popen[bytes]) -> int:
     return code
 
 
+def open_pidfd(pid: int) -> int | None:
+    """A descriptor of any process, child or not; None when it has ended."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        # EINVAL: the pid still exists but no process has it any more (it is being released, or names a session).
+        if error.errno in (errno.ESRCH, errno.EINVAL):
+            return None
+        raise
+
+
 async def gone(pid: int) -> None:
     """Wait until any process, child or not, has ended."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    if (pidfd := open_pidfd(pid)) is None:
         return
     try:
         await readable(pidfd)
@@ -189,9 +199,7 @@ def wait_gone(pids: Iterable[int], deadline: float) -> None:
     waiting = set()
     try:
         for pid in pids:
-            try:
-                fd = os.pidfd_open(pid)
-            except ProcessLookupError:
+            if (fd := open_pidfd(pid)) is None:
                 continue
             waiting.add(fd)
             poll.register(fd, select.POLLIN)

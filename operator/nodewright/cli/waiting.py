@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -14,11 +14,15 @@ from nodewright.kube import config as kubeconfigs
 from nodewright.kube.client import Client, WatchEvent
 from nodewright.kube.errors import Gone, ServerUnavailable
 from nodewright.kube.resources import NODES
+from nodewright.kube.times import parse_rfc3339
 
 
 def until_ready(cluster: LocalCluster, progress: Progress, timeout: float) -> None:
     """Return when every node host is a Ready Node; CliError with the reasons after `timeout` seconds."""
-    wanted = {host.name for host in cluster.state.node_hosts()}
+    wanted = {}
+    for host in cluster.state.node_hosts():
+        record = cluster.component(f"agent-{host.name}").record()
+        wanted[host.name] = record.started if record is not None else 0.0
     if not wanted:
         return
     with progress.step("nodes Ready") as step:
@@ -35,16 +39,20 @@ def until_ready(cluster: LocalCluster, progress: Progress, timeout: float) -> No
 
 
 class Readiness:
-    """Which nodes are Ready, and why the others are not."""
+    """Which nodes are Ready, and why the others are not.
 
-    def __init__(self, wanted: set[str]) -> None:
+    `wanted` maps each name to when its agent started (Unix seconds): what was posted before that is of an earlier run.
+    """
+
+    def __init__(self, wanted: Mapping[str, float]) -> None:
+        self._since = dict(wanted)
         self._reasons = dict.fromkeys(wanted, "has not registered")
 
     def see(self, node: dict[str, Any], deleted: bool = False) -> None:
         """Take note of a Node's state."""
         name = node["metadata"]["name"]
         if name in self._reasons:
-            self._reasons[name] = "was deleted" if deleted else not_ready_reason(node)
+            self._reasons[name] = "was deleted" if deleted else not_ready_reason(node, self._since[name])
 
     @property
     def complete(self) -> bool:
@@ -56,13 +64,19 @@ class Readiness:
         return "; ".join(f"{name} {reason}" for name, reason in sorted(self._reasons.items()) if reason)
 
 
-def not_ready_reason(node: dict[str, Any]) -> str:
-    """Empty when the Node is Ready, else what its condition says."""
+def not_ready_reason(node: dict[str, Any], since: float = 0.0) -> str:
+    """Empty when the Node is Ready by a status posted after `since` (Unix seconds), else what its condition says."""
     conditions = (node.get("status") or {}).get("conditions") or []
     ready = next((c for c in conditions if c["type"] == "Ready"), None)
     if ready is None:
         return "has posted no status"
-    return "" if ready["status"] == "True" else f"is not Ready: {ready.get('message') or ready.get('reason')}"
+    if ready["status"] != "True":
+        return f"is not Ready: {ready.get('message') or ready.get('reason')}"
+    beat = ready.get("lastHeartbeatTime")
+    # heartbeats are in whole seconds
+    if beat is None or parse_rfc3339(beat).timestamp() >= int(since):
+        return ""
+    return "has posted no status since its agent started"
 
 
 async def _watch(cluster: LocalCluster, waiting: Readiness, step: Step) -> None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -244,13 +245,19 @@ def recorded_components(layout: Layout) -> list[str]:
 
 
 def stop(layout: Layout, update: Update = _silent) -> list[str]:
-    """Stop what is recorded, also where cluster.json is damaged; returns the names of those that ran."""
-    stopped = []
-    for name in recorded_components(layout):
-        update(name)
-        if component(layout, name).stop():
-            stopped.append(name)
-    return stopped
+    """Stop what is recorded, also where cluster.json is damaged; returns the names of those that ran.
+
+    The store goes last and the API server before it; all others are told at once and waited for together.
+    """
+    names = recorded_components(layout)
+    last = [name for name in (APISERVER, ETCD) if name in names]
+    stopped = set()
+    for group in [[name for name in names if name not in last], *([name] for name in last)]:
+        update(", ".join(group))
+        with ThreadPoolExecutor(max_workers=max(1, len(group))) as pool:
+            ran = pool.map(lambda name: component(layout, name).stop(), group)
+            stopped |= {name for name, did in zip(group, ran, strict=True) if did}
+    return [name for name in names if name in stopped]
 
 
 def remove_data(layout: Layout) -> None:

@@ -90,6 +90,8 @@ class Controller:
         compute: Callable[[T | None, T | None], Iterable[str]] = enqueue or _own_key
 
         def on_change(old: T | None, new: T | None) -> None:
+            if enqueue is None and cache.has_synced:
+                self._note_change(old, new)
             for key in compute(old, new):
                 self.queue.add(key)
 
@@ -181,6 +183,13 @@ class Controller:
             self.queue.add_after(key, result.requeue_after)
             return "requeue_after"
         return "success"
+
+    def _note_change(self, old: Any, new: Any) -> None:
+        """Log that a new wish of a user's has arrived: the step "seen by the controller" of `nodewright trace`."""
+        if new is None or (old is not None and old.metadata.generation == new.metadata.generation):
+            return
+        with logs.reconcile_context(self.name, new.key):
+            self.log.info("observed", extra={"generation": new.metadata.generation})
 
     def _park(self, key: str) -> None:
         """Put the key back once the guard is satisfied, without holding a worker meanwhile."""

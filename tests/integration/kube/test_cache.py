@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from nodewright.kube.backoff import Backoff
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.errors import Conflict
 from nodewright.kube.events import EventRecorder
@@ -36,6 +35,8 @@ async def test_the_cache_follows(client, namespace):
         client, CONFIGMAPS, type=ConfigMap, namespace=namespace, indexes={"k": lambda c: [c.data.get("k")]}
     )
     changes = []
+    gone = asyncio.Event()
+    cache.add_handler(lambda old, new: gone.set() if new is None else None)
     cache.add_handler(lambda old, new: changes.append((old and old.data["k"], new and new.data["k"])))
     async with running(cache):
         await cache.wait_synced()
@@ -47,8 +48,7 @@ async def test_the_cache_follows(client, namespace):
         assert await cache.wait_for(changed.metadata.resource_version, 10)
         assert list(cache.by_index("k", "1")) == []
         await client.delete(CONFIGMAPS, "a", namespace)
-        while f"{namespace}/a" in cache.keys():
-            await asyncio.sleep(0.01)
+        await gone.wait()
     assert changes == [(None, "0"), (None, "1"), ("1", "2"), ("2", None)]
 
 

@@ -101,7 +101,7 @@ async def test_status_by_strategic_patch_of_a_struct(client, namespace):
     ready = next(c for c in patched.status.conditions if c.type == "Ready")
     assert (ready.status, ready.reason, ready.last_probe_time) == ("False", "ContainersNotReady", None)
     body["metadata"]["uid"] = "another"  # a Pod that was replaced by one of the same name
-    with pytest.raises(errors.Invalid, match="metadata.uid"):
+    with pytest.raises(errors.Invalid, match=r"metadata\.uid"):
         await client.patch(PODS, "p", body, namespace, kind=PatchType.STRATEGIC, subresource="status")
     await client.delete(PODS, "p", namespace, grace_period_seconds=0)
 

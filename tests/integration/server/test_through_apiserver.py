@@ -8,10 +8,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from nodewright_agent.server.authn import Authenticator
-from nodewright_agent.server.authz import Authorizer
-from nodewright_agent.server.server import KubeletServer
-from nodewright_agent.server.tls import ServingTLS
 
 from nodewright.controlplane.certificates import Certificates
 from nodewright.controlplane.slots import NodeHost
@@ -19,6 +15,10 @@ from nodewright.kube.client import Client
 from nodewright.kube.config import load
 from nodewright.kube.objects import Pod
 from nodewright.kube.resources import NODES, PODS, SERVICEACCOUNTS
+from nodewright_agent.server.authn import Authenticator
+from nodewright_agent.server.authz import Authorizer
+from nodewright_agent.server.server import KubeletServer
+from nodewright_agent.server.tls import ServingTLS
 
 pytestmark = [pytest.mark.needs_cluster, pytest.mark.timeout(180)]
 
@@ -124,7 +124,7 @@ async def test_following_through_the_api_server(server, namespace, admin, log, p
 
 
 async def test_exec_says_that_it_comes_later(server, namespace, kubectl):
-    with pytest.raises(RuntimeError, match="not implemented by this node agent|501"):
+    with pytest.raises(RuntimeError, match=r"not implemented by this node agent|501"):
         await asyncio.to_thread(kubectl, "exec", "-n", namespace, "p", "--", "true")
 
 

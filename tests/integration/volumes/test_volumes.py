@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import ctypes
 import json
 import os
 import socket
@@ -412,35 +413,37 @@ async def test_sub_paths_cannot_leave_the_volume(manager, make_pod, tmp_path):
 
 
 async def test_sub_path_against_a_racing_swap(manager, make_pod, tmp_path):
-    """CVE-2021-25741: a container swaps a directory for a symlink while the agent binds it."""
+    """CVE-2021-25741: a container exchanges a directory for a symlink while the agent binds it."""
     outside = tmp_path / "outside"
-    outside.mkdir()
+    (outside / "b").mkdir(parents=True)
     pod = await make_pod([{"name": "e", "emptyDir": {}}], mounts=[{"name": "e", "mountPath": "/m", "subPath": "a/b"}])
     volumes = await set_up(manager, pod)
-    root = volumes["e"]
-    (root / "a/b").mkdir(parents=True)
-    (root / "evil").mkdir()
-    os.symlink(outside, root / "evil/b")
+    (volumes["e"] / "a/b").mkdir(parents=True)
+    os.symlink(outside, volumes["e"] / "evil")
+    names = [os.fsencode(volumes["e"] / name) for name in ("a", "evil")]
+    exchange = ctypes.CDLL(None).renameat2
     stop = asyncio.Event()
 
     def swap():
+        swaps = 0
         while not stop.is_set():
-            os.rename(root / "a", root / "tmp")
-            os.rename(root / "evil", root / "a")
-            os.rename(root / "a", root / "evil")
-            os.rename(root / "tmp", root / "a")
+            assert exchange(-100, names[0], -100, names[1], 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
+            swaps += 1
+        return swaps
 
     racer = asyncio.get_running_loop().run_in_executor(None, swap)
-    forbidden = outside.stat().st_ino
-    bound = 0
-    for _ in range(300):
+    bound = refused = 0
+    for _ in range(400):
         try:
             (found,) = manager.mounts_for(pod, pod.spec.containers[0], volumes, {})
         except MountError:
+            refused += 1
             continue
         bound += 1
-        assert os.stat(found.source).st_ino != forbidden
+        assert os.stat(found.source).st_ino != (outside / "b").stat().st_ino
+        syscalls.umount(found.source)
     stop.set()
-    await racer
+    assert await racer > 100
     assert bound
-    assert os.listdir(outside) == []
+    assert refused
+    assert os.listdir(outside) == ["b"]

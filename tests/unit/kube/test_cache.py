@@ -155,12 +155,12 @@ async def test_a_watch_that_goes_back_in_time_leads_to_a_list(stub, cache, seen,
     stub.watch(make.event("MODIFIED", make.obj("a", 4)))  # etcd was restored from a backup
     stub.list(make.obj("a", 4), version=5)
     stub.watch(make.event("MODIFIED", make.obj("a", 6)))
+    six = asyncio.Event()
+    cache.add_handler(lambda old, new: six.set() if new.metadata.resource_version == "6" else None)
     async with running(cache):
         await cache.wait_synced()
         await stub.exhausted.wait()
-        async with asyncio.timeout(5):
-            while cache.resource_version != 6:
-                await asyncio.sleep(0)
+        await six.wait()
     assert seen.changes == [(None, "a@10"), ("a@10", "a@4"), ("a@4", "a@6")]
 
 

@@ -134,7 +134,9 @@ def test_what_is_wrong_is_named(write, user, cluster, extra, words):
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"{", b"a: b: c", b"- 1", b"5", b"\xff\xfe\x00", b"\t", b"a: !!python/object:os.system x"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"a: b: c", b"- 1", b"5", b"\xff\xfe\x00", b"\t", b"a: !!python/object:os.system x"]
+)
 def test_files_that_are_no_kubeconfig(tmp_path, content):
     path = tmp_path / "config"
     path.write_bytes(content)
@@ -282,7 +284,7 @@ async def test_an_expired_answer_is_asked_for_again():
         ("import sys; sys.exit('no login')", "exit code 1: no login"),
         ("print('hello')", "no ExecCredential"),
         ("print('{}')", "configured is"),
-        ("print('{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\"}')", "neither token"),
+        ('print(\'{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential"}\')', "neither token"),
     ],
 )
 async def test_failing_plugins_say_why(code, text):

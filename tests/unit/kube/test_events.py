@@ -61,7 +61,9 @@ def test_the_memory_is_bounded():
 
 
 def series(note="n", time="t"):
-    return EventV1(ObjectMeta(name="e", namespace="ns"), time, ObjectReference("Pod", "ns", "p", "u"), "R", note, "Normal")
+    return EventV1(
+        ObjectMeta(name="e", namespace="ns"), time, ObjectReference("Pod", "ns", "p", "u"), "R", note, "Normal"
+    )
 
 
 def test_series():
@@ -104,7 +106,12 @@ async def test_what_is_posted(stub, client):
         "kind": "Pod", "namespace": "ns", "name": "p", "uid": "uid-p", "apiVersion": "v1", "resourceVersion": "5",
     }  # fmt: skip
     assert sent["source"] == {"component": "kubelet", "host": "n1"}
-    assert (sent["reportingComponent"], sent["type"], sent["reason"], sent["count"]) == ("kubelet", "Warning", "BackOff", 1)
+    assert (sent["reportingComponent"], sent["type"], sent["reason"], sent["count"]) == (
+        "kubelet",
+        "Warning",
+        "BackOff",
+        1,
+    )
     assert len(sent["message"]) == 1024
     assert sent["metadata"]["name"].startswith("p.")
 

@@ -118,7 +118,8 @@ def test_impossible_paths(resource, arguments):
 
 def test_nulls_that_go_writes_are_empty_lists():
     slice_ = msgspec.json.decode(
-        b'{"metadata":{"name":"s"},"addressType":"IPv4","endpoints":[{"addresses":null}],"ports":null}', type=EndpointSlice
+        b'{"metadata":{"name":"s"},"addressType":"IPv4","endpoints":[{"addresses":null}],"ports":null}',
+        type=EndpointSlice,
     )
     assert (slice_.ports, slice_.endpoints[0].addresses) == ([], [])
     assert msgspec.json.decode(b'{"nodeSelectorTerms":null}', type=NodeSelector).node_selector_terms == []
@@ -205,7 +206,7 @@ def test_text_logs(logged):
     logging.getLogger("x.y").info("line\nbreak %s", 1, extra={"pod": "ns/p", "why": "two words"})
     line = stream.getvalue()
     assert line.count("\n") == 1
-    assert "INFO    x.y line\\nbreak 1 pod=ns/p why=\"two words\"\n" in line
+    assert 'INFO    x.y line\\nbreak 1 pod=ns/p why="two words"\n' in line
 
 
 def test_json_logs(logged):

@@ -115,7 +115,8 @@ async def test_failures_are_not_remembered(call, authority, reviews):
 
 @pytest.mark.parametrize(
     "path",
-    ["/containerLogs/ns/p/../../x", "/metrics/../containerLogs/ns/p/c", "/metrics/%2e%2e/pods", "/logs/../../etc/shadow",
+    ["/containerLogs/ns/p/../../x", "/metrics/../containerLogs/ns/p/c", "/metrics/%2e%2e/pods",
+     "/logs/../../etc/shadow",
      "//pods", "/pods/%2e", "/containerLogs/ns/p%2fx/c", "/containerLogs/ns/p/c%00", "/./pods"],
 )  # fmt: skip
 async def test_odd_paths_are_not_found(server, call, authority, reviews, path):
@@ -145,10 +146,13 @@ async def _raw_status(port, ca, pair, path):
     ("path", "expected"),
     [
         ("/pods", ["pods", "proxy"]), ("/pods/", ["pods", "proxy"]), ("/podsx", ["proxy"]),
-        ("/runningpods/", ["pods", "proxy"]), ("/healthz", ["healthz", "proxy"]), ("/healthz/ping", ["healthz", "proxy"]),
+        ("/runningpods/", ["pods", "proxy"]), ("/healthz", ["healthz", "proxy"]),
+        ("/healthz/ping", ["healthz", "proxy"]),
         ("/configz", ["configz", "proxy"]), ("/stats/summary", ["stats"]), ("/metrics", ["metrics"]),
-        ("/metrics/cadvisor", ["metrics"]), ("/metricsx", ["proxy"]), ("/logs/a", ["log"]), ("/checkpoint/a", ["checkpoint"]),
-        ("/statusz", ["statusz"]), ("/flagz", ["configz"]), ("/exec/a/b/c", ["proxy"]), ("/containerLogs/a/b/c", ["proxy"]),
+        ("/metrics/cadvisor", ["metrics"]), ("/metricsx", ["proxy"]), ("/logs/a", ["log"]),
+        ("/checkpoint/a", ["checkpoint"]),
+        ("/statusz", ["statusz"]), ("/flagz", ["configz"]), ("/exec/a/b/c", ["proxy"]),
+        ("/containerLogs/a/b/c", ["proxy"]),
         ("/", ["proxy"]),
     ],
 )  # fmt: skip

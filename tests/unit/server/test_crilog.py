@@ -126,10 +126,12 @@ def test_options():
 @pytest.mark.parametrize(
     ("query", "status"),
     [
-        ({"tailLines": "-1"}, 422), ({"limitBytes": "0"}, 422), ({"limitBytes": "-4"}, 422), ({"sinceSeconds": "0"}, 422),
+        ({"tailLines": "-1"}, 422), ({"limitBytes": "0"}, 422), ({"limitBytes": "-4"}, 422),
+        ({"sinceSeconds": "0"}, 422),
         ({"sinceSeconds": "5", "sinceTime": "2020-01-01T00:00:00Z"}, 422), ({"stream": "Both"}, 422),
         ({"stream": "Stdout", "tailLines": "1"}, 422),
-        ({"tailLines": "ten"}, 400), ({"tailLines": "1e3"}, 400), ({"tailLines": "9" * 5000}, 400), ({"tailLines": "٣"}, 400),
+        ({"tailLines": "ten"}, 400), ({"tailLines": "1e3"}, 400), ({"tailLines": "9" * 5000}, 400),
+        ({"tailLines": "٣"}, 400),
         ({"limitBytes": str(2**63)}, 400), ({"sinceTime": "today"}, 400), ({"sinceTime": "2020-13-01T00:00:00Z"}, 400),
     ],
 )  # fmt: skip
@@ -298,8 +300,9 @@ def test_what_a_pod_may_have_put_there_is_not_read(root, what):
 
 
 @pytest.mark.parametrize(
-    "parts", [("..", "secret"), ("pod", "..", "..", "secret"), ("pod", "c", "../../../secret"), ("", "x"), ("pod", "c", ""),
-              (".", "x"), ("pod", "c", "0.log\0")],
+    "parts",
+    [("..", "secret"), ("pod", "..", "..", "secret"), ("pod", "c", "../../../secret"), ("", "x"), ("pod", "c", ""),
+     (".", "x"), ("pod", "c", "0.log\0")],
 )  # fmt: skip
 def test_names_that_are_paths_are_refused(root, parts):
     with pytest.raises(logfile.UnsafeLog):

@@ -250,7 +250,7 @@ async def test_a_client_that_leaves_frees_everything(follow, log, pods):
         await follower.next()
         follower.response.close()
     async with asyncio.timeout(10):
-        while len(os.listdir("/proc/self/fd")) > before:
+        while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110 - nothing tells of closed descriptors
             await asyncio.sleep(0.01)
 
 
