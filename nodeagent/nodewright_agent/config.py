@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 _DNS_LABELS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+MAX_RUN_DIR = 48
+"""A socket's path has 107 bytes: below the run directory lie ``rt/s/<container>-x<random>/attach``."""
 PROXY_MODES = ("auto", "ipvs", "nftables", "iptables", "none")
 
 
@@ -142,8 +144,9 @@ def check(config: AgentConfig) -> list[str]:
         value = getattr(config, field)
         if not os.path.isabs(value) or ".." in Path(value).parts:
             problems.append(f"{field}: {value!r} is not an absolute path without '..'")
-    if len(config.run_dir) > 60:
-        problems.append(f"run_dir: {config.run_dir!r} is longer than 60 characters; sockets below it would not fit")
+    if len(config.run_dir) > MAX_RUN_DIR:
+        limit = f"longer than {MAX_RUN_DIR} characters; sockets below it would not fit"
+        problems.append(f"run_dir: {config.run_dir!r} is {limit}")
     for field in ("node_ip", "bind_address"):
         _check_ip(field, getattr(config, field), problems)
     for index, address in enumerate(config.cluster_dns):

@@ -1,8 +1,9 @@
 """Pods on one node, through the official client: an independent view of what the agent writes."""
 
+import os
 import subprocess
 import uuid
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Self
 
 from kubernetes import client, config
@@ -129,12 +130,23 @@ class PodLab:
         found = [str(path) for path in (node.run / "sb").glob("*")]
         found += [str(path) for path in (node.state / "pods").glob("*")]
         found += [str(path) for path in (node.state / "pods-logs").glob("*")]
-        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**{node.cgroup_root}/kubepods/**/pod*")]
+        found += [path for path, _, _ in walk_cgroups(node.cgroup_root) if "/pod" in path.partition("kubepods/")[2]]
         links = subprocess.run(["ip", "-o", "-br", "link"], capture_output=True, text=True, check=True).stdout
         found += [line for line in links.splitlines() if "@if" in line]
         return found
 
 
+def walk_cgroups(root: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Directories below a cgroup in every hierarchy; those that vanish meanwhile are left out."""
+    for mount in ["/sys/fs/cgroup", *(entry.path for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir())]:
+        yield from os.walk(f"{mount}{root}")
+
+
 def main_status(pod: Any) -> Any:
     """The status of the first container."""
     return pod.status.container_statuses[0]
+
+
+def restarts(pod: Any) -> int:
+    """How often the first container was restarted; 0 while there is no status yet."""
+    return int(main_status(pod).restart_count) if pod.status.container_statuses else 0

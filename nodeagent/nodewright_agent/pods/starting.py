@@ -121,7 +121,8 @@ class Starter:
             policy = worker.deps.settings.crash
             entry = advance(state.backoffs.get(name), before.finished_at, worker.deps.clock(), policy)
             state.backoffs[name] = entry
-        run = Instance(secrets.token_hex(32), name, attempt, image=container.image)
+        # 32 digits, where others have 64: the id is part of socket paths, which are limited to 107 bytes.
+        run = Instance(secrets.token_hex(16), name, attempt, image=container.image)
         for old in state.add(run):
             worker.deps.owners.pop(old.id, None)
             worker.spawn(f"remove {old.id}", worker.deps.operations.remove_container(old))

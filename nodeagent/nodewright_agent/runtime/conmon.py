@@ -34,7 +34,8 @@ class MonitorCommand(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     runc_root: str
     exit_dir: str
-    socket_dir: str
+    socket: str
+    """Link that the monitor makes to the bundle; its name is the monitor's uuid."""
     log_path: str
     tty: bool = False
     stdin: bool = False
@@ -52,7 +53,7 @@ def arguments(command: MonitorCommand) -> list[str]:
     """conmon's command line. Pure."""
     bundle = command.bundle
     words = [command.conmon, "--api-version", "1", "--sync", "--no-sync-log"]
-    words += ["-c", command.cid, "-u", command.cid, "-n", command.cid, "-r", command.runc]
+    words += ["-c", command.cid, "-u", os.path.basename(command.socket), "-n", command.cid, "-r", command.runc]
     words += [f"--runtime-arg=--root={command.runc_root}", "-b", bundle, "-p", f"{bundle}/pid"]
     words += [
         "-l",
@@ -62,7 +63,7 @@ def arguments(command: MonitorCommand) -> list[str]:
         "--persist-dir",
         f"{bundle}/persist",
     ]
-    words += ["--socket-dir-path", command.socket_dir]
+    words += ["--socket-dir-path", os.path.dirname(command.socket)]
     if command.tty:
         words.append("-t")
     if command.stdin:

@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import subprocess
+from pathlib import Path
 
 import msgspec
 
@@ -37,15 +38,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class _Output:
     """Takes all that the monitor sends (one that is not read stops the command), keeps the first ``limit`` bytes."""
 
-    def __init__(self, path: str, limit: int) -> None:
+    def __init__(self, directory: Path, limit: int) -> None:
         self.streams = {_STDOUT: bytearray(), _STDERR: bytearray()}
         self.truncated, self._limit = False, limit
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        # Addresses of sockets are limited to 107 bytes; through a descriptor any directory is near.
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._socket.connect(path)
+            self._socket.connect(f"/proc/self/fd/{fd}/attach")
         except OSError:
             self._socket.close()
             raise
+        finally:
+            os.close(fd)
         self._socket.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._read)
@@ -93,7 +98,7 @@ async def execute(record: ContainerRecord, request: Request, layout: Layout, inf
     except OSError as error:
         raise ExecError(f"the command cannot be run: {error}") from error
     finally:
-        (layout.sockets / session).unlink(missing_ok=True)
+        layout.socket(session).unlink(missing_ok=True)
         remove_tree(directory)
 
 
@@ -114,7 +119,20 @@ def check_working_directory(record: ContainerRecord) -> None:
 def arguments(info: RuntimeInfo, layout: Layout, cid: str, session: str) -> list[str]:
     """conmon's command line for a command in container ``cid``. Pure."""
     directory = layout.bundle(session)
-    words = [info.conmon, "--api-version", "1", "--sync", "-c", cid, "-u", session, "-n", cid, "-r", info.runc]
+    words = [
+        info.conmon,
+        "--api-version",
+        "1",
+        "--sync",
+        "-c",
+        cid,
+        "-u",
+        layout.socket(session).name,
+        "-n",
+        cid,
+        "-r",
+        info.runc,
+    ]
     words += [f"--runtime-arg=--root={layout.runc}", "-b", str(directory), "-p", f"{directory}/pid", "-l", "none"]
     words += ["--socket-dir-path", str(layout.sockets), "-e", "--exec-attach"]
     return [*words, "--exec-process-spec", f"{directory}/process.json"]
@@ -142,7 +160,7 @@ async def _run(
         # It waits twice: before anything (to be placed), and before it runs the command.
         os.write(start, b"0")
         await conmon.first_line(attach)
-        output = _Output(str(layout.sockets / session / "attach"), request.max_output)
+        output = _Output(layout.bundle(session), request.max_output)
         os.write(start, b"0")
         code, timed_out = await _follow(record, request, sync)
         await processes.wait(monitor)

@@ -40,6 +40,7 @@ async def recover(
     - from before a reboot: reported as HostRestarted (255)
     - pieces without a record: removed
     """
+    store.sweep_sockets()
     for cid in sorted(store.ids()):
         record = store.read(cid)
         if record is None or (record.state.phase in (Phase.CREATING, Phase.CREATED)) or _never_let_go(record):

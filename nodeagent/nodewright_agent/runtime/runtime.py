@@ -268,7 +268,7 @@ class Runtime:
             bundle=str(layout.bundle(spec.id)),
             runc_root=str(layout.runc),
             exit_dir=str(layout.exits),
-            socket_dir=str(layout.sockets),
+            socket=str(layout.socket(spec.id)),
             log_path=spec.log_path,
             tty=spec.tty,
             stdin=spec.stdin,

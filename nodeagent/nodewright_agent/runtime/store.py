@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from functools import cached_property
@@ -46,6 +47,10 @@ class Layout:
         """The record's directory."""
         return self.state / cid
 
+    def socket(self, cid: str) -> Path:
+        """The monitor's link to the bundle. conmon cuts a path of more than 107 bytes off, so long ids are hashed."""
+        return self.sockets / (cid if len(cid) <= 20 else hashlib.sha256(cid.encode()).hexdigest()[:20])
+
     def exit_file(self, cid: str) -> Path:
         """Where the monitor writes the exit code."""
         return self.exits / cid
@@ -85,14 +90,13 @@ class Store:
         return ContainerRecord(spec=spec, state=state)
 
     def ids(self) -> set[str]:
-        """Every id of which anything exists: record, bundle, runtime state, exit file, socket link."""
+        """Every id of which anything exists: record, bundle, runtime state, exit file."""
         found: set[str] = set()
         for directory in (
             self.layout.state,
             self.layout.bundles,
             self.layout.runc,
             self.layout.exits,
-            self.layout.sockets,
         ):
             try:
                 # The monitor writes exit files as a temporary name first; those begin with a dot.
@@ -110,8 +114,14 @@ class Store:
             remove_tree(bundle)
         remove_tree(layout.runc / cid)
         layout.exit_file(cid).unlink(missing_ok=True)
-        (layout.sockets / cid).unlink(missing_ok=True)
+        layout.socket(cid).unlink(missing_ok=True)
         remove_tree(layout.record(cid))
+
+    def sweep_sockets(self) -> None:
+        """Remove links of monitors whose bundle is gone."""
+        for entry in os.scandir(self.layout.sockets):
+            if not os.path.exists(entry.path):
+                os.unlink(entry.path)
 
     @staticmethod
     def _write(path: Path, value: Any) -> None:

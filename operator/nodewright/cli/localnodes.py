@@ -139,10 +139,10 @@ def _remove_surplus(cluster: LocalCluster, wanted: set[str], progress: Progress)
 
 
 def _end_host(layout: Layout, record: HostRecord) -> None:
-    from nodewright_agent import cleanup
+    from nodewright_agent.cleanup import purge_node
     from nodewright_agent.network import hosts
 
-    cleanup.purge_node(layout.node(record.name), Path(record.run_dir), record.netns, record.cgroup_root)
+    purge_node(layout.node(record.name), Path(record.run_dir), record.netns, record.cgroup_root)
     hosts.destroy(record.netns)
 
 

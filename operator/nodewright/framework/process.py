@@ -215,6 +215,7 @@ class Operator:
     async def _shut_down(self) -> None:
         """Let running work end, post the events, release the Lease; safe to call again."""
         self._closing = True
+        self._stop.set()  # after a signal kopf still has a task waiting for it, and would give that 5 s to end
         workers, self._workers = self._workers, []
         for controller in self._controllers:
             controller.queue.shut_down()

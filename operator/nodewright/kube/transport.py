@@ -13,7 +13,7 @@ from yarl import URL
 
 from nodewright.kube import metrics
 from nodewright.kube.config import Config
-from nodewright.kube.errors import ServerUnavailable, from_response
+from nodewright.kube.errors import ConfigError, ServerUnavailable, Unauthorized, from_response
 from nodewright.kube.ratelimit import RateLimiter
 
 CONNECT_TIMEOUT = 10.0
@@ -142,14 +142,17 @@ class Transport:
             waited = await self._limiter.acquire()
             metrics.RATE_LIMITER_DURATION.labels(method, self._host).observe(waited)
         session = self._open()
-        headers = await self.config.headers()
+        try:
+            headers = await self.config.headers()
+            context = self.config.ssl_context
+        except ConfigError as error:  # a plugin or token file that fails now may work again later
+            raise Unauthorized(0, "Unauthorized", f"no credentials for {self.config.server}: {error}") from error
         headers["Accept"] = accept
         if body is not None:
             headers["Content-Type"] = content_type
         url = URL(
             f"{self.config.server}{path}?{urlencode(params)}" if params else self.config.server + path, encoded=True
         )
-        context = self.config.ssl_context
         started = asyncio.get_running_loop().time()
         try:
             response = await session.request(

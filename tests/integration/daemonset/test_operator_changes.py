@@ -7,7 +7,8 @@ from nodewright.kube.resources import LEASES
 
 pytestmark = pytest.mark.needs_cluster
 
-FAST = {"lease_duration": 3.0, "renew_deadline": 2.0, "retry_period": 0.2}
+# Seconds; a busy machine must not make a healthy leader miss its deadline.
+FAST = {"lease_duration": 5.0, "renew_deadline": 4.0, "retry_period": 0.2}
 
 
 async def test_a_restart_creates_and_deletes_nothing(world, start_operator):
@@ -36,7 +37,7 @@ async def test_a_restart_creates_and_deletes_nothing(world, start_operator):
 
 async def test_a_crash_in_the_middle_leads_to_the_same_end(world, start_operator):
     nodes = [await world.add_node(f"n{i:02}") for i in range(20)]
-    thread = await start_operator(lease_duration=1.0, renew_deadline=0.8, retry_period=0.1)
+    thread = await start_operator(**FAST)
     await world.create()
     await world.until(lambda: world.pods())
 
@@ -48,7 +49,7 @@ async def test_a_crash_in_the_middle_leads_to_the_same_end(world, start_operator
 
     thread.call(crash)
     await thread.stop()
-    await start_operator(lease_duration=1.0, renew_deadline=0.8, retry_period=0.1)
+    await start_operator(**FAST)
     await world.until(lambda: sorted(world.pods_by_node()) == nodes and len(world.pods()) == 20)
     await world.until(lambda: world.status().get("currentNumberScheduled") == 20)
     assert len(world.pods()) == 20

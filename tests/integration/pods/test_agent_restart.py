@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from support.agent_node import wait_until
-from support.pod_lab import PodLab, main_status
+from support.pod_lab import PodLab, main_status, restarts, walk_cgroups
 
 from nodewright.controlplane.assets import Assets
 
@@ -18,10 +18,16 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster]
 def processes(lab: PodLab) -> dict[str, int]:
     """Container id to process id of what runs, from the kernel."""
     found = {}
-    for procs in Path("/sys/fs/cgroup").glob(f"**{lab.node.cgroup_root}/kubepods/**/pod*/*/cgroup.procs"):
-        pids = procs.read_text().split()
+    for path, _, _ in walk_cgroups(lab.node.cgroup_root):
+        group = Path(path)
+        if not group.parent.name.startswith("pod"):
+            continue
+        try:
+            pids = (group / "cgroup.procs").read_text().split()
+        except OSError:
+            continue  # it was removed meanwhile
         if pids:
-            found[procs.parent.name] = int(pids[0])
+            found[group.name] = int(pids[0])
     return found
 
 
@@ -133,7 +139,7 @@ def test_pods_are_restarted_while_the_api_server_is_away(own_lab: PodLab) -> Non
         wait_until("a new container", lambda: _others(lab, container_id(pod)))
     finally:
         lab.cluster.start_apiserver(Assets().obtain(["kube-apiserver"])["kube-apiserver"])
-    after = lab.wait("loyal", "the restart is reported", lambda pod: main_status(pod).restart_count == 1)
+    after = lab.wait("loyal", "the restart is reported", lambda pod: restarts(pod) == 1)
     assert main_status(after).last_state.terminated.exit_code == 4
 
 

@@ -1,8 +1,8 @@
 """A Pod's life on a real node: real API server, runc, namespaces and links."""
 
 import pytest
-from support.agent_node import IMAGE
-from support.pod_lab import STAY, PodLab, main_status
+from support.agent_node import IMAGE, wait_until
+from support.pod_lab import STAY, PodLab, main_status, restarts
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster]
 
@@ -88,7 +88,7 @@ def test_crash_loop(lab: PodLab) -> None:
     assert status.last_state.terminated.exit_code == 7
     assert "restarting failed container=main pod=crash_" in status.state.waiting.message
     assert pod.status.phase == "Running"
-    lab.wait("crash", "two restarts", lambda pod: main_status(pod).restart_count >= 2)
+    lab.wait("crash", "two restarts", lambda pod: restarts(pod) >= 2)
     lab.wait_event("crash", "BackOff", "Back-off restarting failed container main in pod crash_")
 
 
@@ -135,7 +135,7 @@ def test_deletion_kills_what_ignores_the_signal(lab: PodLab) -> None:
     lab.delete("stubborn")
     lab.wait_gone("stubborn")
     lab.wait_event("stubborn", "Killing", "Stopping container main")
-    assert not lab.on_host()
+    wait_until("nothing is left of it", lambda: not lab.on_host())
 
 
 def test_deletion_ends_well_for_what_listens(lab: PodLab) -> None:
@@ -143,7 +143,7 @@ def test_deletion_ends_well_for_what_listens(lab: PodLab) -> None:
     lab.wait_phase("polite", "Running")
     lab.delete("polite")
     lab.wait_gone("polite")
-    assert not lab.on_host()
+    wait_until("nothing is left of it", lambda: not lab.on_host())
 
 
 def test_pre_stop_hook_runs_before_the_signal(lab: PodLab) -> None:
@@ -178,7 +178,7 @@ def test_readiness_probe(lab: PodLab) -> None:
 def test_liveness_probe_restarts(lab: PodLab) -> None:
     probe = {"exec": {"command": ["/bin/false"]}, "periodSeconds": 1, "failureThreshold": 1}
     lab.create("sick", container={"livenessProbe": probe})
-    lab.wait("sick", "a restart", lambda pod: main_status(pod).restart_count >= 1)
+    lab.wait("sick", "a restart", lambda pod: restarts(pod) >= 1)
     lab.wait_event("sick", "Killing", "Container main failed liveness probe, will be restarted")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nodewright_agent.runtime import capabilities, processes, seccomp
+from nodewright_agent.runtime import capabilities, cleanup, processes, seccomp
 from nodewright_agent.runtime.errors import (
     ContainerStateError,
     CreateContainerError,
@@ -66,7 +66,8 @@ async def test_environment_user_and_working_directory(runtime: Runtime, host: Ho
 async def test_isolation_as_under_a_cri_runtime(runtime: Runtime, host: Host):
     script = (
         "grep -E '^Cap(Bnd|Inh|Amb)|^NoNewPrivs' /proc/self/status; cat /proc/keys | wc -c;"
-        f"touch /proc/sys/x 2>&1; touch /sys/x 2>&1; touch {cgroup_directory(runtime)}/x 2>&1; cat /proc/self/oom_score_adj"
+        f"for f in /proc/sys/x /sys/x {cgroup_directory(runtime)}/x; do touch $f 2>&1; done; "
+        "cat /proc/self/oom_score_adj"
     )
     assert await run(runtime, host.spec("iso", "sh", "-c", script, no_new_privileges=True, oom_score_adj=-997)) == 0
     lines = host.lines("iso")
@@ -240,6 +241,24 @@ async def test_exec(runtime: Runtime, host: Host):
     await runtime.wait("ex")
     with pytest.raises(ContainerStateError, match="not running"):
         await runtime.exec("ex", ["true"])
+
+
+async def test_long_names(host: Host):
+    host.run = host.run / ("a-cluster-with-a-rather-long-name" * 2)
+    runtime = host.runtime()
+    await runtime.open()
+    try:
+        cid = "f" * 128
+        await runtime.create(host.spec(cid, "sleep", "1000"))
+        await runtime.start(cid)
+        assert (await runtime.exec(cid, ["echo", "here"])).stdout == b"here\n"
+        await runtime.delete(cid, force=True)
+        assert list(runtime.layout.sockets.iterdir()) == []
+    finally:
+        await runtime.close()
+        cleanup.purge(
+            run_dir=host.run.parent, state_dir=host.state, cgroup_root=host.cgroup_root, cgroups=runtime.cgroups
+        )
 
 
 async def test_exec_refuses_a_working_directory_that_became_a_link_through_proc(runtime: Runtime, host: Host):

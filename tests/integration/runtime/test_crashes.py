@@ -96,7 +96,8 @@ async def test_killed_before_the_container_was_let_go(host: Host, failpoint: str
 
 @pytest.mark.parametrize("failpoint", STARTED)
 async def test_killed_when_the_container_ran_or_had_ended(host: Host, failpoint: str):
-    killed_at(host, failpoint, "sh", "-c", "exit 7")
+    # Long enough that the agent which is killed at "start" cannot have seen the end.
+    killed_at(host, failpoint, "sh", "-c", "sleep 0.5; exit 7")
     runtime = host.runtime()
     await runtime.open()
     try:

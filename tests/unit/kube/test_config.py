@@ -298,3 +298,14 @@ async def test_a_plugin_that_is_not_there():
                         install_hint="get it from the cupboard")  # fmt: skip
     with pytest.raises(errors.ConfigError, match="cupboard"):
         await plugin.token()
+
+
+async def test_a_failing_plugin_is_an_api_error_for_those_who_ask(stub):
+    from nodewright.kube.client import Client
+    from nodewright.kube.resources import NODES
+
+    failing = config.Config(stub.url, token=TokenSource(plugin=make_plugin("import sys; sys.exit('no login')")))
+    async with Client(failing) as client:
+        with pytest.raises(errors.Unauthorized, match="no login"):
+            await client.get(NODES, "n")
+    assert stub.requests == []

@@ -80,7 +80,7 @@ def test_size_of_memory_volumes(limits, size, allocatable, bytes_):
 def test_every_kind_of_volume_has_a_plugin_or_a_clear_error():
     for name in PLUGINS:
         plugin_for(volume(name))
-    with pytest.raises(VolumeError, match="^persistentVolumeClaim volumes are not supported yet"):
+    with pytest.raises(VolumeError, match=r"^persistentVolumeClaim volumes are not supported yet"):
         plugin_for(volume("persistentVolumeClaim"))
     with pytest.raises(VolumeError, match="this kind of volume is not supported yet"):
         plugin_for(msgspec.convert({"name": "v", "fromTheFuture": {}}, Volume))

@@ -164,6 +164,7 @@ class DaemonSetController(Controller):
             key = (ds.metadata.uid, ds.status.observed_generation, node)
             return self._backoff.check(key, time.monotonic())
 
+        self._backoff.collect(time.monotonic())
         plan = manage.manage(verdicts, by_node, rules, now, failure_gate)
         for event in plan.events:
             self.events.event(reference(self.kind, ds), event.type, event.reason, event.message)
