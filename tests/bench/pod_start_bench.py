@@ -19,10 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-
-from support.agent_node import IMAGE, AgentNode, load_demo_image, wait_until
-from support.network import own_namespace
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nodewright.controlplane.assets import Assets
 from nodewright.controlplane.bootstrap import apply_all
@@ -32,6 +29,8 @@ from nodewright.kube.client import Client
 from nodewright.kube.config import load
 from nodewright.kube.errors import NotFound
 from nodewright.kube.resources import NODES, PODS
+from support.agent_node import IMAGE, AgentNode, load_demo_image
+from support.network import own_namespace
 
 WARM_UP = 3
 
@@ -124,6 +123,12 @@ def show(title: str, values: list[float]) -> None:
     print(f"{title:<28} p50 {p50 * 1000:7.1f} ms   p90 {p90 * 1000:7.1f} ms   min {ordered[0] * 1000:7.1f} ms")
 
 
+def pss(pid: int) -> int:
+    """The proportional set size of a process, in bytes."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
 def trace(node: AgentNode, uid_file: Path) -> None:
     """Print one Pod's steps in milliseconds from the first."""
     from datetime import datetime
@@ -165,6 +170,8 @@ def run(directory: Path, pods: int, profile: str | None) -> None:
         print(f"{pods} Pods, one after another, cached image")
         show("create -> Running observed", starts)
         show("delete -> gone", ends)
+        assert node.process is not None
+        print(f"{'agent, memory at rest (PSS)':<28} {pss(node.process.pid) / 2**20:7.1f} MiB")
         print("the last Pod's steps on the node:")
         trace(node, traces[-1])
         node.stop()
@@ -208,5 +215,3 @@ def service_account(cluster: LocalCluster) -> None:
 
 if __name__ == "__main__":
     main()
-
-__all__ = ["wait_until"]

@@ -4,6 +4,7 @@ Everything that it makes on the host is below names of its own, and `close` remo
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -91,6 +92,8 @@ class AgentNode:
             self.process = None
         purge(run_dir=self.run, state_dir=self.run, cgroup_root=self.cgroup_root, cgroups=cgroups.detect())
         mounts.unmount_below(self.state)
+        with contextlib.suppress(OSError):  # another node of the same tests is there still
+            self.run.parent.rmdir()
 
     def text(self) -> str:
         """What the agent has logged."""

@@ -40,6 +40,8 @@ class OperatorThread:
             await self.operator.run()
         finally:
             watcher.cancel()
+            # kopf closes its TLS connections without waiting for them; what is open when the loop ends, is reported.
+            await asyncio.sleep(0.2)
 
     async def _watch(self):
         await self.operator.started.wait()

@@ -8,6 +8,7 @@ machine itself (the bridge, one NAT table, ``ip_forward``) is recorded under ``/
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -54,6 +55,9 @@ def remove_bridge(bridge: str) -> None:
     if saved["nat"]:
         masquerade.remove(_rule(bridge, saved["subnet"]))
     record.unlink()
+    with contextlib.suppress(OSError):  # another bridge's record, or another cluster's files, keep it
+        RECORDS.rmdir()
+        RECORDS.parent.rmdir()
     if list(RECORDS.glob(_record("*").name)):
         _hand_over(saved["ip_forward"])
     elif saved["nat"] and saved["ip_forward"] == "0":

@@ -100,6 +100,10 @@ class PodOperations:
         context = VolumeContext(self._parts.allocatable())
         self._volumes[pod.metadata.uid] = await self._parts.volumes.setup(pod, context)
 
+    def pod_changed(self, pod: Pod) -> None:
+        """Bring volumes that show the pod's own fields up to date."""
+        self._parts.volumes.update(pod)
+
     async def ensure_image(self, pod: Pod, container: Container) -> None:
         """Find or pull the image."""
         self._images[pod.metadata.uid, container.name] = await self._parts.puller.ensure(pod, container)

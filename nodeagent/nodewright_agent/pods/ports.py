@@ -51,6 +51,9 @@ class Operations(Protocol):
     async def set_up_volumes(self, pod: Pod) -> None:
         """Make all volumes ready to be mounted."""
 
+    def pod_changed(self, pod: Pod) -> None:
+        """Take note of a new version: its labels and annotations may be in files."""
+
     async def ensure_image(self, pod: Pod, container: Container) -> None:
         """Find or pull the image by the container's policy. Raises ``ImageProblem``."""
 

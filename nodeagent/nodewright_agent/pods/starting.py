@@ -107,6 +107,11 @@ class Starter:
             await self._post_start(container, run)
         except StartError as error:
             self._start_failed(run, error)
+        except Exception as error:
+            # A fault of ours must not leave the container half made for ever: it is told, and tried again.
+            log.exception("a container start failed", extra={"pod": worker.pod.key, "container": name})
+            if run.state == "created":
+                self._start_failed(run, StartError("CreateContainerError", f"{type(error).__name__}: {error}"))
         finally:
             worker.state.busy.discard(name)
             worker.state.images.pop(name, None)  # the next run looks for its image anew, by its pull policy

@@ -85,6 +85,7 @@ class PodWorker:
         if self.gone:
             return
         self.pod = pod
+        self.deps.operations.pod_changed(pod)
         self._end_where_api_says()
         self.wake()
 
@@ -109,6 +110,8 @@ class PodWorker:
         run.reason = end_reason(end.code, end.oom_killed, end.unknown)
         run.message = self.deps.operations.end_message(self.pod, find_container(self.pod, run.name), run)
         self.deps.probes.stop(run)
+        if not run.post_start_done:
+            self.cancel(lambda name: name == f"start {run.name}")  # its hook has nothing to act on any more
         self.deps.save(self)
         self.wake()
 

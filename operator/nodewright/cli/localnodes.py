@@ -100,7 +100,6 @@ def agent_config(cluster: LocalCluster, host: NodeHost, record: HostRecord) -> d
         "run_dir": record.run_dir,
         "image_root": str(layout.images),
         "cgroup_root": record.cgroup_root,
-        "cluster_dns": [slots.DNS_SERVICE_IP],
         "node_ip": host.address,
         "cluster_cidr": state.pod_cidr,
         "tls_cert_file": str(layout.pki / f"node-{host.name}-server.crt"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, cast
@@ -28,13 +29,19 @@ def until_ready(cluster: LocalCluster, progress: Progress, timeout: float) -> No
     with progress.step("nodes Ready") as step:
         waiting = Readiness(wanted)
         try:
-            asyncio.run(asyncio.wait_for(_watch(cluster, waiting, step), timeout))
+            ended = asyncio.run(asyncio.wait_for(_ready_or_ended(cluster, waiting, step), timeout))
         except TimeoutError:
             raise CliError(
                 f"after {timeout:.0f} s: {waiting.describe()}",
                 f"see the agents' logs in {cluster.layout.log('').parent}",
                 TIMED_OUT,
             ) from None
+        if ended:
+            agent = cluster.component(f"agent-{ended}")
+            raise CliError(
+                f"the agent of {ended} ended while it was starting:\n{agent.log_tail()}",
+                f"the whole log is in {agent.log_path}",
+            )
         step.result(", ".join(sorted(wanted)))
 
 
@@ -77,6 +84,41 @@ def not_ready_reason(node: dict[str, Any], since: float = 0.0) -> str:
     if beat is None or parse_rfc3339(beat).timestamp() >= int(since):
         return ""
     return "has posted no status since its agent started"
+
+
+async def _ready_or_ended(cluster: LocalCluster, waiting: Readiness, step: Step) -> str:
+    """Wait until every node is Ready (the answer is empty), or until an agent's process ends (its node's name)."""
+    watching = asyncio.create_task(_watch(cluster, waiting, step))
+    agents = {asyncio.create_task(_ended(cluster, host.name)): host.name for host in cluster.state.node_hosts()}
+    tasks = {watching, *agents}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if watching in done:
+            await watching
+            return ""
+        return agents[done.pop()]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ended(cluster: LocalCluster, node: str) -> None:
+    """Return when the process of the node's agent has ended."""
+    record = cluster.component(f"agent-{node}").record()
+    if record is None:
+        return
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
 
 
 async def _watch(cluster: LocalCluster, waiting: Readiness, step: Step) -> None:

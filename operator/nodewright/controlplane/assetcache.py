@@ -35,7 +35,7 @@ class AssetRecord(msgspec.Struct, frozen=True):
 
 def cache_root(environ: Mapping[str, str]) -> Path:
     """Where binaries are cached."""
-    base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or "/root") / ".cache")
+    base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or Path.home()) / ".cache")
     return Path(base) / "nodewright" / "assets"
 
 

@@ -21,7 +21,6 @@ SLOTS = 50
 MAX_NODES = 100
 SERVICE_CIDR = IPv4Network("10.96.0.0/16")
 KUBERNETES_SERVICE_IP = str(SERVICE_CIDR[1])
-DNS_SERVICE_IP = str(SERVICE_CIDR[10])
 DEFAULT_NAME = "default"
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _RESERVED = {"hosts"}  # /run/nodewright/hosts holds what was changed on this machine for node hosts

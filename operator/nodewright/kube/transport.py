@@ -123,7 +123,7 @@ class Transport:
         try:
             if response.status < 300:
                 return await response.read()
-            return await response.content.read(_ERROR_BODY)
+            return await _bounded(response.content, _ERROR_BODY)
         except (aiohttp.ClientError, OSError) as error:
             raise self._unavailable(what, "", error) from error
 
@@ -174,7 +174,10 @@ class Transport:
         try:
             yield response
         finally:
-            # an answer that was read to its end has given its connection back already; anything else is cut off
+            # An answer that was read to its end has given its connection back already; anything else is cut off. abort
+            # instead of a TLS goodbye, for which nobody would wait when the loop ends right after.
+            if response.connection is not None and response.connection.transport is not None:
+                response.connection.transport.abort()
             response.close()
 
     def _unavailable(self, method: str, path: str, error: Exception) -> ServerUnavailable:
@@ -182,6 +185,14 @@ class Transport:
         reason = "Timeout" if timed_out else "ServerUnavailable"
         what = "no answer in time" if timed_out else str(error) or type(error).__name__
         return ServerUnavailable(0, reason, f"{method} {self.config.server}{path}: {what}")
+
+
+async def _bounded(content: aiohttp.StreamReader, limit: int) -> bytes:
+    """Read to the end or up to `limit` bytes; one read() gives only what has arrived."""
+    body = bytearray()
+    while len(body) < limit and (chunk := await content.read(limit - len(body))):
+        body += chunk
+    return bytes(body)
 
 
 def retry_after(header: str | None) -> float | None:

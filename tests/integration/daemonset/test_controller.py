@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nodewright.kube.client import PatchType
-from nodewright.kube.resources import CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
+from nodewright.kube.resources import CONFIGMAPS, CONTROLLERREVISIONS, DAEMONSETS, NODES, PODS
 
 pytestmark = pytest.mark.needs_cluster
 
@@ -170,7 +170,10 @@ async def test_orphans_are_adopted_strays_released_and_others_left_alone(world, 
     def bare(name, **meta):
         return {"metadata": {"name": name, "labels": {"app": "ds"}, **meta}, "spec": spec}
 
-    foreign_owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1-2", "controller": True}
+    # A real owner: a garbage collector that runs beside would take the Pod of one that does not exist.
+    config = await world.client.create(CONFIGMAPS, {"metadata": {"name": "x"}}, world.namespace)
+    foreign_uid = config["metadata"]["uid"]
+    foreign_owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": foreign_uid, "controller": True}
     await world.client.create(PODS, bare("foreign", ownerReferences=[foreign_owner]), world.namespace)
     await world.client.create(PODS, bare("orphan"), world.namespace)
     await world.create(updateStrategy={"type": "OnDelete"})
@@ -182,7 +185,7 @@ async def test_orphans_are_adopted_strays_released_and_others_left_alone(world, 
     assert {name(p) for p in world.pods()} == {"foreign", "orphan"}
     await world.client.patch(PODS, "orphan", {"metadata": {"labels": {"app": "else"}}}, world.namespace)
     await world.until(lambda: owner(find("orphan")) == [] and len(world.pods()) == 3)
-    assert owner(find("foreign")) == ["1-2"]
+    assert owner(find("foreign")) == [foreign_uid]
     assert not [entry for entry in world.log if entry[0] == "Pod" and entry[1] == "deleted"]
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.agent_node import AgentNode, load_demo_image
-from support.network import own_namespace
-from support.pod_lab import PodLab
 
 from nodewright.controlplane.assets import Assets
 from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.controlplane.layout import Layout
+from support.agent_node import AgentNode, load_demo_image
+from support.network import own_namespace
+from support.pod_lab import PodLab
 
 
 @pytest.fixture(scope="package")

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.agent_node import wait_until
-from support.pod_lab import PodLab, main_status, restarts, walk_cgroups
 
 from nodewright.controlplane.assets import Assets
+from support.agent_node import wait_until
+from support.pod_lab import PodLab, main_status, restarts, walk_cgroups
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster]
 

@@ -1,6 +1,7 @@
 """A Pod's life on a real node: real API server, runc, namespaces and links."""
 
 import pytest
+
 from support.agent_node import IMAGE, wait_until
 from support.pod_lab import STAY, PodLab, main_status, restarts
 

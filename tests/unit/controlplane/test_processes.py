@@ -67,8 +67,8 @@ def test_a_reused_pid_is_never_killed(part: Component, stranger: subprocess.Pope
     """The record names the stranger's pid, but the process that it was written for started at another time."""
     mine = part.start(["sleep", "60"])
     part.stop()
-    # both may have started in the same clock tick, which a reuse of the pid cannot
-    wrong = msgspec.structs.replace(mine, pid=stranger.pid, start_time=mine.start_time - 1)
+    # far off: both may have started within one clock tick, which a reuse of the pid cannot
+    wrong = msgspec.structs.replace(mine, pid=stranger.pid, start_time=mine.start_time + 1_000_000)
     part.record_path.write_bytes(msgspec.json.encode(wrong))
     assert part.running() is None
     assert not part.stop()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from nodewright.kube.objects import Container, Pod, PodStatus
 
+from nodewright.kube.objects import Container, Pod, PodStatus
 from nodewright_agent.pods.model import Instance
 from nodewright_agent.pods.ports import Exit, ImageProblem, StartError
 from nodewright_agent.pods.status import NodeFacts
@@ -123,6 +123,9 @@ class FakeOperations:
 
     async def set_up_volumes(self, pod: Pod) -> None:
         await self._step("volumes")
+
+    def pod_changed(self, pod: Pod) -> None:
+        self.calls.append("changed")
 
     async def ensure_image(self, pod: Pod, container: Container) -> None:
         await self._step(f"image {container.name}")

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
+
 from unit.pods.pod_doubles import FakeOperations, ImageProblem, Rig, StartError, deleted, make_pod, run_virtual
 
 
@@ -48,10 +50,10 @@ def test_crash_back_off_follows_upstream():
     async def _(rig: Rig) -> None:
         starts = []
         for _ in range(5):
-            while rig.operations.calls.count("start a") <= len(starts):
+            while rig.operations.calls.count("start a") <= len(starts):  # noqa: ASYNC110 - virtual time
                 await asyncio.sleep(0.1)
             starts.append(asyncio.get_running_loop().time())
-        gaps = [round(later - earlier - 1) for earlier, later in zip(starts, starts[1:], strict=False)]
+        gaps = [round(later - earlier - 1) for earlier, later in pairwise(starts)]
         assert gaps == [0, 10, 20, 40]
         waits = [s.container_statuses[0] for s in rig.sink.statuses if s.container_statuses[0].state.waiting]
         crashed = [w for w in waits if w.state.waiting.reason == "CrashLoopBackOff"]
@@ -323,3 +325,22 @@ def test_rejected_pod_fails_and_runs_nothing():
         rig.worker.update(deleted(rig.worker.pod, 30))
         await asyncio.sleep(1)
         assert rig.sink.deletions == ["uid-1"]
+
+
+def test_a_fault_of_ours_is_told_and_tried_again():
+    @scenario(make_pod(), FakeOperations(failures={"create a": [RuntimeError("bug")]}))
+    async def _(rig: Rig) -> None:
+        await asyncio.sleep(1)
+        assert rig.one.state.waiting.reason == "CreateContainerError"
+        assert rig.one.state.waiting.message == "RuntimeError: bug"
+        await asyncio.sleep(10)
+        assert rig.status.phase == "Running"
+
+
+def test_an_ended_container_does_not_wait_for_its_hook():
+    pod = make_pod({"name": "a", "lifecycle": {"postStart": {"sleep": {"seconds": 1}}}}, policy="Never")
+
+    @scenario(pod, FakeOperations(delays={"postStart a": 1000}, lifetimes={"a": [(1, 0)]}))
+    async def _(rig: Rig) -> None:
+        await asyncio.sleep(3)
+        assert rig.status.phase == "Succeeded"
