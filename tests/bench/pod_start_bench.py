@@ -142,14 +142,15 @@ def trace(node: AgentNode, uid_file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pods", type=int, default=30)
+    parser.add_argument("--json", action="store_true", help="print seconds as JSON")
     parser.add_argument("--profile", metavar="FILE", help="write the agent's cProfile there")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     with own_namespace(), tempfile.TemporaryDirectory(prefix="nw-bench-") as temporary:
-        run(Path(temporary), arguments.pods, arguments.profile)
+        run(Path(temporary), arguments.pods, arguments.profile, as_json=arguments.json)
 
 
-def run(directory: Path, pods: int, profile: str | None) -> None:
+def run(directory: Path, pods: int, profile: str | None, *, as_json: bool) -> None:
     binaries = Assets().obtain(["etcd", "kube-apiserver"])
     cluster = LocalCluster.ensure(Layout(directory / "c", "bench"))
     node: AgentNode | None = None
@@ -166,6 +167,9 @@ def run(directory: Path, pods: int, profile: str | None) -> None:
         else:
             node.start()
         starts, ends = asyncio.run(measure(cluster, node.name, pods))
+        if as_json:
+            print(json.dumps({"create": starts, "delete": ends}))
+            return
         traces = sorted((node.state / "trace").glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
         print(f"{pods} Pods, one after another, cached image")
         show("create -> Running observed", starts)

@@ -3,7 +3,7 @@
     python tests/bench/scheduler_bench.py [--nodes 1000] [--pods 5000] [--rounds 2]
 
 The clock runs from the first binding that a watch shows to the last, for both alike; starting up is shown apart.
-kube-scheduler comes from the directory that NODEWRIGHT_ASSETS names; without it, ours runs alone.
+kube-scheduler is obtained as the control plane's binaries are: a directory, the cache, a download, or a build.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import scheduler_lab as lab
 from scheduler_contenders import SCHEDULER_NAME, Argv, Running, kube_scheduler, nodewright, usage
 
+from nodewright.controlplane.assets import Assets
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.kube.client import Client
 from nodewright.kube.config import load
@@ -161,11 +162,8 @@ def table(rounds: list[Round], load_: lab.Workload) -> str:
 
 def contenders() -> dict[str, Argv]:
     """The schedulers to compare, by name, in the order of their turns."""
-    upstream = Path(os.environ.get("NODEWRIGHT_ASSETS", "")) / "kube-scheduler"
-    if upstream.is_file():
-        return {"kube-scheduler": kube_scheduler(upstream), "nodewright": nodewright}
-    print("no kube-scheduler in $NODEWRIGHT_ASSETS: nothing to compare with", file=sys.stderr)
-    return {"nodewright": nodewright}
+    upstream = Assets().obtain(["kube-scheduler"])["kube-scheduler"]
+    return {"kube-scheduler": kube_scheduler(upstream), "nodewright": nodewright}
 
 
 async def run(cluster: LocalCluster, load_: lab.Workload, rounds: int, taking_part: dict[str, Argv]) -> list[Round]:

@@ -79,6 +79,7 @@ class PodOperations:
     async def create_sandbox(self, pod: Pod) -> tuple[str, ...]:
         """Make cgroup, namespaces, network and files."""
         parts, uid = self._parts, pod.metadata.uid
+        parts.runtime.prewarm()  # a container follows within milliseconds
         hostname = parts.files.hostname(pod)
         parts.runtime.cgroups.create(spec.pod_cgroup(pod, parts.node.cgroup_root), resources.pod_limits(pod))
         context = pod.spec.security_context

@@ -33,7 +33,6 @@ VERBS = (
     Verb("down", "down", "command", "Stop a cluster; with --purge remove everything it made.", _CLUSTER),
     Verb("status", "status", "command", "Show what runs and whether it is healthy.", _CLUSTER),
     Verb("doctor", "doctor", "command", "Check what this machine has and lacks, with hints.", _CLUSTER),
-    Verb("assets", "assets", "command", "Have the control plane's binaries ready.", _CLUSTER),
     Verb("assets", "assets", "command", "Get the control plane's binaries before they are needed.", _CLUSTER),
     Verb("kubeconfig", "kubeconfig", "command", "Print the cluster's kubeconfig or its path.", _USE),
     Verb("kubectl", "kubectl", "command", "Run kubectl against the cluster.", _USE, passes_arguments=True),
