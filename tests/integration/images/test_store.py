@@ -321,8 +321,9 @@ async def test_full_disk(tmp_path, archive_path):
 async def test_cancelling_one_of_two_waiters_leaves_the_other_its_image(store, archive_path):
     big = tar(*(entry(f"f{i}", data=os.urandom(50_000)) for i in range(200)))
     write_archive(archive_path, oci_files((image(big), "a:1")))
-    first, second = (asyncio.create_task(store.load(archive_path)) for _ in range(2))
-    await asyncio.sleep(0)  # both have begun; a longer sleep could see them finished
+    started = asyncio.Event()
+    first, second = (asyncio.create_task(store.load(archive_path, progress=lambda _: started.set())) for _ in range(2))
+    await started.wait()
     first.cancel()
     assert [found.names for found in await second] == [["docker.io/library/a:1"]]
     with pytest.raises(asyncio.CancelledError):
