@@ -110,9 +110,18 @@ def status_written(records: list[Record], namespace: str, name: str, steps: list
     return None
 
 
+# The audit log has the moment when a write was answered. Watchers may have seen and acted on it a little earlier.
+_ANSWERED = {"stored", "Pod created", "scheduled"}
+
+
 def sorted_steps(steps: Iterable[Step]) -> list[Step]:
-    """Order by time; steps of one instant stay in the order in which they were found."""
-    return sorted(steps, key=lambda step: when(step.time))
+    """Order by time, where ``steps`` come in the order of cause and effect: a write is no later than what it led to."""
+    ordered: list[Step] = []
+    for step in reversed(list(steps)):
+        if step.step in _ANSWERED and ordered and when(ordered[0].time) < when(step.time):
+            step = msgspec.structs.replace(step, time=ordered[0].time)
+        ordered.insert(0, step)
+    return sorted(ordered, key=lambda step: when(step.time))
 
 
 def _accepted_and_stored(write: Record, what: str) -> list[Step]:

@@ -81,3 +81,11 @@ def test_the_detail_is_what_follows_the_known_words():
     assert agent_steps(AGENT)[1].detail == "web"
     (odd,) = agent_steps([{"time": T.format("0.1"), "step": "something else", "by": "agent"}])
     assert odd.step == "something else"
+
+
+def test_an_effect_never_comes_before_its_cause():
+    """kube-apiserver notes when it answered; the controller may have seen the write before."""
+    early = [{**LOG[1], "time": T.format("0.104")}]
+    steps = sorted_steps(owner_steps("daemonsets", "default/hello", AUDIT, early, T.format("0.200")))
+    assert [step.step for step in steps] == ["accepted by the API server", "stored", "seen by the controller"]
+    assert steps[1].time == T.format("0.104")
