@@ -160,10 +160,12 @@ def table(rounds: list[Round], load_: lab.Workload) -> str:
     return head + "\n".join(lines)
 
 
-def contenders() -> dict[str, Argv]:
-    """The schedulers to compare, by name, in the order of their turns."""
-    upstream = Assets().obtain(["kube-scheduler"])["kube-scheduler"]
-    return {"kube-scheduler": kube_scheduler(upstream), "nodewright": nodewright}
+def contenders(only: str | None) -> dict[str, Argv]:
+    """The schedulers to compare, by name, in the order of their turns; upstream's is obtained only if it takes part."""
+    if only == "nodewright":
+        return {"nodewright": nodewright}
+    upstream = {"kube-scheduler": kube_scheduler(Assets().obtain(["kube-scheduler"])["kube-scheduler"])}
+    return upstream if only else {**upstream, "nodewright": nodewright}
 
 
 async def run(cluster: LocalCluster, load_: lab.Workload, rounds: int, taking_part: dict[str, Argv]) -> list[Round]:
@@ -194,7 +196,7 @@ def main() -> None:
     parser.add_argument("--logs", action="store_true", help="print the end of the schedulers' logs")
     args = parser.parse_args()
     load_ = lab.Workload(nodes=args.nodes, pods=args.pods)
-    taking_part = {name: argv for name, argv in contenders().items() if args.only in (None, name)}
+    taking_part = contenders(args.only)
     with lab.control_plane() as cluster:
         rounds = asyncio.run(run(cluster, load_, args.rounds, taking_part))
         if args.logs:

@@ -62,6 +62,11 @@ def node_conditions(
     return made
 
 
+def doubted(conditions: Iterable[NodeCondition]) -> bool:
+    """Tell whether the node controller has missed our heartbeats and written Unknown where we know better."""
+    return any(condition.type == "Ready" and condition.status == "Unknown" for condition in conditions)
+
+
 def transitions(old: Iterable[NodeCondition], new: Iterable[NodeCondition]) -> list[str]:
     """Return kubelet's event reasons for what has changed: NodeReady, NodeNotReady, NodeHasDiskPressure, ..."""
     before = {condition.type: condition.status for condition in old}

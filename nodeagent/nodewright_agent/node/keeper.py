@@ -138,8 +138,11 @@ class NodeKeeper:
         self._take(answer)
 
     def _seen(self, old: Node | None, new: Node | None) -> None:
-        if new is not None:
-            self._take(new)
+        if new is None:
+            return
+        self._take(new)
+        if doubted(new.status.conditions):
+            self.refresh()  # every second more costs pods: they are not ready and will be evicted
 
     def _take(self, node: Node) -> None:
         """Keep the newest version; the watch and the answers to our own writes race."""

@@ -94,6 +94,9 @@ class StatusSink(Protocol):
     def publish(self, pod: Pod, status: PodStatus, *, lazy: bool = False) -> None:
         """Ask for the status to be written; ``lazy``: not before a moment has passed, in case another follows."""
 
+    def observed(self, pod: Pod) -> None:
+        """Take note of a version of the pod that the API shows: what others have overwritten is written again."""
+
     async def flushed(self, uid: str) -> None:
         """Wait until the newest published status is written (or the pod is gone)."""
 

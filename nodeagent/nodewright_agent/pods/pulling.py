@@ -43,7 +43,7 @@ class ImagePuller:
         try:
             present = self._images.resolve(ref) if policy != "Always" else None
         except ImageError as error:
-            text = f'Failed to apply default image tag "{ref}": {error}'
+            text = str(error)
             self._event(pod, container, "Warning", "InspectFailed", text)
             raise ImageProblem(error.reason, text) from None
         if present is not None:

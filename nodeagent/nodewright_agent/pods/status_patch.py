@@ -8,6 +8,7 @@ import msgspec
 
 from nodewright.kube.objects import PodStatus
 from nodewright_agent.pods.conditions import OWNED
+from nodewright_agent.pods.phase import TERMINAL
 
 # Fields that others write: the scheduler and, for claims, controllers.
 _FOREIGN = ("nominatedNodeName", "resourceClaimStatuses", "resize", "conditions")
@@ -16,7 +17,12 @@ _MERGED_LISTS = ("podIPs", "hostIPs")
 
 
 def status_patch(current: PodStatus, wanted: PodStatus) -> dict[str, Any] | None:
-    """Return the fields of ``status`` to patch; None when nothing differs."""
+    """Return the fields of ``status`` to patch; None when nothing differs, or nothing may be written yet.
+
+    A pod that is over in the API (evicted, say) never comes back: until it is over here too, nothing is written.
+    """
+    if current.phase in TERMINAL and wanted.phase not in TERMINAL:
+        return None
     old, new = msgspec.to_builtins(current), msgspec.to_builtins(wanted)
     patch: dict[str, Any] = {}
     for name in (*new, *(name for name in old if name not in new)):

@@ -1,7 +1,9 @@
 """Writes pod statuses to the API: at once, one request per pod under way, the newest status wins, never given up.
 
-The base of each patch is the status that the API server answered last, so that a cache that lags behind cannot make
-us undo our own writes.
+The base of each patch is the newest status known, be it the answer to our last write or what the watch has shown: by
+resourceVersion, so that a cache that lags behind cannot make us undo our own writes. What somebody else overwrote is
+written again, as kubelet reconciles it: the node controller marks all pods of a silent node as not ready, and nobody
+but us marks them as ready again.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ RETRY_FIRST, RETRY_MAX = 0.2, 10.0
 class _Entry:
     pod: Pod
     base: PodStatus
+    version: int
+    """The resourceVersion that ``base`` is from."""
+    published: PodStatus | None = None
     wanted: PodStatus | None = None
+    """What is still to be written."""
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,8 +56,8 @@ class StatusWriter:
         """Have the status written; a newer one takes the place of one that still waits."""
         entry = self._entries.get(pod.metadata.uid)
         if entry is None:
-            entry = self._entries[pod.metadata.uid] = _Entry(pod, pod.status)
-        entry.pod, entry.wanted = pod, status
+            entry = self._entries[pod.metadata.uid] = _Entry(pod, pod.status, _version(pod))
+        entry.pod, entry.wanted, entry.published = pod, status, status
         entry.idle.clear()
         if entry.task is not None:
             return
@@ -59,6 +65,16 @@ class StatusWriter:
             entry.timer = asyncio.get_running_loop().call_later(LAZY, self._begin, entry)
         elif not lazy:
             self._begin(entry)
+
+    def observed(self, pod: Pod) -> None:
+        """Take note of what the API shows; where others have overwritten what was published, it is written again."""
+        entry = self._entries.get(pod.metadata.uid)
+        if entry is None or _version(pod) <= entry.version:
+            return
+        entry.pod, entry.base, entry.version = pod, pod.status, _version(pod)
+        idle = entry.task is None and entry.timer is None
+        if idle and entry.published is not None and status_patch(entry.base, entry.published) is not None:
+            self.publish(pod, entry.published, lazy=True)
 
     async def flushed(self, uid: str) -> None:
         """Wait until the newest published status of the pod is in the API, or the pod is gone from it."""
@@ -104,8 +120,8 @@ class StatusWriter:
     async def _pump(self, entry: _Entry) -> None:
         try:
             while (wanted := entry.wanted) is not None:
-                await _persist(lambda: self._write(entry), f"status of pod {entry.pod.key}")
-                if entry.wanted is wanted:
+                taken = await _persist(lambda: self._write(entry), f"status of pod {entry.pod.key}")
+                if not taken and entry.wanted is wanted:
                     entry.wanted = None
         finally:
             entry.task = None
@@ -116,32 +132,40 @@ class StatusWriter:
         if wanted is None:
             return
         patch = status_patch(entry.base, wanted)
+        overtaken = False
         if patch is not None:
             meta = entry.pod.metadata
             body = {"metadata": {"uid": meta.uid}, "status": patch}
             answer = await self._client.patch(
                 PODS, meta.name, body, meta.namespace, type=Pod, kind=PatchType.STRATEGIC, subresource="status"
             )
-            entry.base = answer.status
+            # The watch may have shown a newer version meanwhile, with somebody else's write after ours.
+            overtaken = _version(answer) < entry.version and status_patch(entry.base, wanted) is not None
+            if _version(answer) >= entry.version:
+                entry.base, entry.version = answer.status, _version(answer)
         self._written(entry.pod, wanted)
-        if entry.wanted is wanted:
+        if entry.wanted is wanted and not overtaken:
             entry.wanted = None
 
 
-async def _persist(attempt: Callable[[], Awaitable[None]], what: str) -> None:
-    """Try until it works or makes no sense any more: the pod is gone or replaced, or the content is refused."""
+def _version(pod: Pod) -> int:
+    return int(pod.metadata.resource_version or 0)
+
+
+async def _persist(attempt: Callable[[], Awaitable[None]], what: str) -> bool:
+    """Try until it works (True) or makes no sense any more: the pod is gone or replaced, or the content is refused."""
     delay = RETRY_FIRST
     while True:
         try:
             await attempt()
         except (NotFound, Conflict):
-            return
+            return False
         except Invalid as error:
             log.error("%s was refused: %s", what, error)
-            return
+            return False
         except ApiError as error:
             log.warning("%s: %s; trying again in %.1f s", what, error, delay)
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))
             delay = min(delay * 2, RETRY_MAX)
         else:
-            return
+            return True

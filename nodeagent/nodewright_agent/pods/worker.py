@@ -87,6 +87,7 @@ class PodWorker:
         self.pod = pod
         self.deps.operations.pod_changed(pod)
         self._end_where_api_says()
+        self.deps.status.observed(pod)
         self.wake()
 
     def remove(self) -> None:

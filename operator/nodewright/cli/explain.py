@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nodewright.cli.options import DEFAULT, Output, StateDir, layout_of
-from nodewright.cli.output import FAILED, USAGE, CliError, Format, emit, print_table, stdout
+from nodewright.cli.options import DEFAULT, Output, StateDir, existing_layout, layout_of
+from nodewright.cli.output import USAGE, CliError, Format, emit, print_table, stdout
 
 if TYPE_CHECKING:
     from nodewright.kube.config import Config
@@ -59,9 +59,8 @@ def _config(kubeconfig: Path | None, cluster: str | None, state_dir: Path | None
     from nodewright.kube.config import load
 
     if kubeconfig is None and (cluster is not None or not os.environ.get("KUBECONFIG")):
-        local = layout_of(cluster or DEFAULT, state_dir).kubeconfig("admin")
-        if cluster is not None and not local.exists():
-            raise CliError(f"there is no local cluster {cluster}", "`nodewright status` shows what there is", FAILED)
+        layout = layout_of(DEFAULT, state_dir) if cluster is None else existing_layout(cluster, state_dir)
+        local = layout.kubeconfig("admin")
         kubeconfig = local if local.exists() else None
     return load(kubeconfig)
 

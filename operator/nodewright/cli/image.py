@@ -138,8 +138,8 @@ def _folder(name: str, state_dir: Path | None, root: Path | None, *, must_exist:
     layout = layout_of(name, state_dir)
     if not layout.dir.is_dir():
         raise CliError(
-            f"there is no cluster {name!r}",
-            f"start it with `nodewright up --name {name}`, or name a store with --root DIR",
+            f"there is no cluster {name} below {layout.root}",
+            f"start one with `nodewright up --name {name}`, or name a store with --root DIR",
             PRECONDITION,
         )
     return layout.images

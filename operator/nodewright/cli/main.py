@@ -107,22 +107,15 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError):
         print_error(str(error))
         return FAILED
-    if _is_kube_error(error):
+    # Only somebody who has imported nodewright.kube can raise its errors; the other paths stay light.
+    kube_errors = sys.modules.get("nodewright.kube.errors")
+    if kube_errors is not None and isinstance(error, kube_errors.ConfigError):
+        print_error(str(error), "give --kubeconfig FILE or set KUBECONFIG")
+        return PRECONDITION
+    if kube_errors is not None and isinstance(error, kube_errors.ApiError):
         print_error(str(error))
         return FAILED
     raise error
-
-
-def _is_kube_error(error: Exception) -> bool:
-    """Whether it is an ApiError or ConfigError; not importing nodewright.kube keeps the other paths light."""
-    loaded = sys.modules.get("nodewright.kube.errors")
-    config = sys.modules.get("nodewright.kube.config")
-    kinds = tuple(
-        kind
-        for kind in (getattr(loaded, "ApiError", None), getattr(config, "ConfigError", None))
-        if isinstance(kind, type)
-    )
-    return isinstance(error, kinds)
 
 
 def _verb_of(arguments: list[str]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nodewright.cli.output import Format
+from nodewright.controlplane import state
 from nodewright.controlplane.layout import Layout, state_root
 from nodewright.controlplane.slots import DEFAULT_NAME, check_name
 
@@ -17,8 +18,9 @@ StateDir = Annotated[
     typer.Option(
         "--state-dir",
         metavar="DIR",
-        help="Where clusters are kept [env: NODEWRIGHT_STATE_DIR; default: /var/lib/nodewright for root, "
-        "else below XDG_STATE_HOME].",
+        # Round brackets: square ones are markup in help texts, and vanish.
+        help="Where clusters are kept (env: NODEWRIGHT_STATE_DIR; default: /var/lib/nodewright for root, "
+        "else below XDG_STATE_HOME).",
     ),
 ]
 Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
@@ -29,3 +31,10 @@ DEFAULT = DEFAULT_NAME
 def layout_of(name: str, state_dir: Path | None) -> Layout:
     """The paths of the cluster that the options name."""
     return Layout(state_root(state_dir), check_name(name))
+
+
+def existing_layout(name: str, state_dir: Path | None) -> Layout:
+    """The paths of a cluster that exists; PreconditionError when it does not."""
+    layout = layout_of(name, state_dir)
+    state.require(layout)
+    return layout

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from nodewright.cli.options import DEFAULT, Name, Output, StateDir, layout_of
+from nodewright.cli.options import DEFAULT, Name, Output, StateDir, existing_layout
 from nodewright.cli.output import FAILED, PRECONDITION, USAGE, CliError, Format, emit, print_table
 from nodewright.cli.tracesteps import Step, owner_steps, pod_steps, sorted_steps, when
 from nodewright.controlplane.layout import Layout
@@ -31,9 +31,7 @@ def command(
     if kind not in KINDS:
         raise CliError(f"cannot trace a {kind}", "known kinds: pod", USAGE)
     namespace, _, pod_name = target.rpartition("/")
-    layout = layout_of(name, state_dir)
-    if not layout.state_file.exists():
-        raise CliError(f"there is no cluster {name} on this machine", "nodewright up starts one", PRECONDITION)
+    layout = existing_layout(name, state_dir)
     pod = _get_pod(layout, namespace or "default", pod_name)
     steps = trace_pod(layout, pod)
     if not steps:

@@ -60,13 +60,7 @@ class LocalCluster:
     @classmethod
     def load(cls, layout: Layout) -> LocalCluster:
         """The existing cluster; PreconditionError when there is none."""
-        found = state.load(layout)
-        if found is None:
-            raise PreconditionError(
-                f"there is no cluster {layout.name} below {layout.root}",
-                f"start one with `nodewright up --name {layout.name}`, or choose another with --name and --state-dir",
-            )
-        return cls(layout, found)
+        return cls(layout, state.require(layout))
 
     @classmethod
     def ensure(cls, layout: Layout, nodes: int | None = None) -> LocalCluster:

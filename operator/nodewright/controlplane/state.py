@@ -95,6 +95,17 @@ def load(layout: Layout) -> ClusterState | None:
     return state
 
 
+def require(layout: Layout) -> ClusterState:
+    """The state of a cluster that exists; PreconditionError when there is none."""
+    found = load(layout)
+    if found is None:
+        raise PreconditionError(
+            f"there is no cluster {layout.name} below {layout.root}",
+            f"start one with `nodewright up --name {layout.name}`, or choose another with --name and --state-dir",
+        )
+    return found
+
+
 def save(layout: Layout, state: ClusterState) -> None:
     """Write cluster.json."""
     write_atomic(layout.state_file, msgspec.json.format(msgspec.json.encode(state)) + b"\n", 0o644)
