@@ -159,7 +159,8 @@ async def assemble(
 
         def admission(pod: Pod, others: list[Pod]) -> tuple[str, str] | None:
             labels = keeper.node.metadata.labels if keeper.node is not None else {}
-            return admit(pod, others, allocatable(config, keeper.facts), labels, config.node_name)
+            free = allocatable(config, keeper.facts)
+            return admit(pod, others, free, labels, config.node_name, config.allowed_unsafe_sysctls)
 
         manager = PodManager(client, config.node_name, deps, records, admission)
         holder.append(manager)

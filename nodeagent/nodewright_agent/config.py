@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from nodewright.kube import quantity
+
 _DNS_LABELS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 MAX_RUN_DIR = 48
 """A socket's path has 107 bytes: below the run directory lie ``rt/s/<container>-x<random>/attach``."""
@@ -84,8 +86,6 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     image_backoff_max: float = 300.0
     status_report_seconds: float = 300.0
     lease_duration_seconds: int = 40
-    registries_file: str = ""
-    verbosity: int = 0
 
     @property
     def state(self) -> Path:
@@ -214,6 +214,11 @@ def _check_numbers(config: AgentConfig, problems: list[str]) -> None:
         problems.append(f"port: {config.port} is not between 1 and 65535")
     if config.max_pods < 1:
         problems.append(f"max_pods: {config.max_pods} is not positive")
+    for field in ("reserved_cpu", "reserved_memory", "eviction_memory"):
+        try:
+            quantity.parse(getattr(config, field))
+        except ValueError as error:
+            problems.append(f"{field}: {error}")
     # KEP-5593 allows 1 s to 300 s; the start may be lower for tests and for development.
     for field in ("crash_backoff_initial", "crash_backoff_max", "image_backoff_initial", "image_backoff_max"):
         if not 0 < getattr(config, field) <= 300:

@@ -15,7 +15,7 @@ from nodewright.kube.leases import LeaseHolder
 from nodewright.kube.objects import Node, NodeStatus, ObjectReference, OwnerReference
 from nodewright.kube.resources import NODES
 from nodewright_agent.config import AgentConfig
-from nodewright_agent.node.conditions import node_conditions, pressures, transitions
+from nodewright_agent.node.conditions import doubted, node_conditions, pressures, transitions
 from nodewright_agent.node.facts import HostFacts, read_availability, read_facts
 from nodewright_agent.node.registration import register
 from nodewright_agent.node.status import changed, node_status, node_status_patch

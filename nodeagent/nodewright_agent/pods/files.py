@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nodewright.kube.objects import HostAlias, Pod, PodDNSConfigOption
+from nodewright_agent.pods import refs
 
 _HOSTS_HEADER = "# Kubernetes-managed hosts file.\n"
 _HOSTS_HEADER_HOST_NETWORK = "# Kubernetes-managed hosts file (host network).\n"
@@ -18,6 +19,9 @@ fe00::2\tip6-allrouters
 """
 MAX_HOSTNAME = 63
 MAX_NAMESERVERS, MAX_SEARCHES, MAX_SEARCH_CHARS, MAX_DOMAIN = 3, 32, 2048, 253
+
+Note = tuple[str, str]
+"""Reason and message of an event."""
 
 
 @dataclass(slots=True)
@@ -94,18 +98,19 @@ def parse_resolv_conf(text: str) -> DNS:
 
 
 def pod_dns(
-    pod: Pod, host: DNS, cluster_dns: Sequence[str], cluster_domain: str, warnings: list[str] | None = None
+    pod: Pod, host: DNS, cluster_dns: Sequence[str], cluster_domain: str, warnings: list[Note] | None = None
 ) -> DNS:
-    """Return the pod's resolv.conf by dnsPolicy and dnsConfig; what was cut off is told in ``warnings``."""
+    """Return the pod's resolv.conf by dnsPolicy and dnsConfig; what is not as asked for is told in ``warnings``."""
     notes = warnings if warnings is not None else []
     policy = pod.spec.dns_policy
     if policy == "ClusterFirst" and pod.spec.host_network:
         policy = "Default"
     if policy in ("ClusterFirst", "ClusterFirstWithHostNet") and not cluster_dns:
-        notes.append(
-            "kubelet does not have ClusterDNS IP configured and cannot create Pod using "
+        text = (
+            f'pod: "{refs.display(pod)}". kubelet does not have ClusterDNS IP configured and cannot create Pod using '
             '"ClusterFirst" policy. Falling back to "Default" policy.'
         )
+        notes.append(("MissingClusterDNS", text))
         policy = "Default"
     if policy == "None":
         dns = DNS()
@@ -151,20 +156,16 @@ def _unique(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-def _limit(dns: DNS, notes: list[str]) -> DNS:
+def _limit(dns: DNS, notes: list[Note]) -> DNS:
     if len(dns.servers) > MAX_NAMESERVERS:
         dns.servers = dns.servers[:MAX_NAMESERVERS]
-        notes.append(
-            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "
-            + " ".join(dns.servers)
-        )
+        text = "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "
+        notes.append(("DNSConfigForming", text + " ".join(dns.servers)))
     searches = [search for search in dns.searches[:MAX_SEARCHES] if len(search) <= MAX_DOMAIN]
     while len(" ".join(searches)) > MAX_SEARCH_CHARS:
         searches.pop()
     if searches != dns.searches:
         dns.searches = searches
-        notes.append(
-            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "
-            + " ".join(searches)
-        )
+        text = "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "
+        notes.append(("DNSConfigForming", text + " ".join(searches)))
     return dns

@@ -91,8 +91,8 @@ class PodOperations:
             await parts.network_ready.wait()
             assert paths.net is not None
             ips = ((await parts.network.attach(uid, Path(paths.net))).ip,)
-        for warning in parts.files.write(pod, parts.records.directory(uid), ips or parts.host_ips):
-            parts.events.event(refs.reference(pod), "Warning", "DNSConfigForming", warning)
+        for reason, text in parts.files.write(pod, parts.records.directory(uid), ips or parts.host_ips):
+            parts.events.event(refs.reference(pod), "Warning", reason, text)
         self._ips[uid] = ips
         return ips
 

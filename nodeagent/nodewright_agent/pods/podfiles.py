@@ -17,7 +17,7 @@ class PodFiles:
         """Take what of the node goes into the files."""
         self._config = config
 
-    def write(self, pod: Pod, directory: Path, ips: tuple[str, ...]) -> list[str]:
+    def write(self, pod: Pod, directory: Path, ips: tuple[str, ...]) -> list[files.Note]:
         """Write the files; return what had to be left out, for events. Raises OSError."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         name, domain = files.hostname_and_domain(pod, self._config.cluster_domain)
@@ -25,7 +25,7 @@ class PodFiles:
             hosts = files.host_network_hosts_text(_read("/etc/hosts"), pod.spec.host_aliases)
         else:
             hosts = files.hosts_text(ips, name, domain, pod.spec.host_aliases)
-        warnings: list[str] = []
+        warnings: list[files.Note] = []
         host_dns = files.parse_resolv_conf(_read(self._config.resolv_conf))
         dns = files.pod_dns(pod, host_dns, self._config.cluster_dns, self._config.cluster_domain, warnings)
         _write(hosts_path(directory), hosts)

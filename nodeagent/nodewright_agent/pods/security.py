@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from nodewright.kube.objects import Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext
+from nodewright.kube.objects import AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext
 from nodewright_agent.pods.model import all_containers, display_name
 from nodewright_agent.pods.ports import StartError
 from nodewright_agent.pods.probes.checks import supported
@@ -111,6 +111,11 @@ def mask(pod: Pod, container: Container) -> list[str] | None:
     return [] if contexts(pod, container)[1].proc_mount == "Unmasked" else None
 
 
+def _app_armor(profile: AppArmorProfile | None) -> bool:
+    """Whether a profile is asked for; Unconfined is what every container is without one."""
+    return profile is not None and profile.type != "Unconfined"
+
+
 def unsupported(pod: Pod) -> str:
     """Return what of the pod's settings this node cannot do yet; empty when it can do all."""
     spec = pod.spec
@@ -120,7 +125,15 @@ def unsupported(pod: Pod) -> str:
         return "user namespaces (hostUsers: false) are not supported by this node yet"
     if spec.runtime_class_name:
         return f'RuntimeHandler "{spec.runtime_class_name}" not supported'
+    context = spec.security_context
+    if context is not None and _app_armor(context.app_armor_profile):
+        return "Cannot enforce AppArmor: profiles are not supported by this node yet"
     for container in all_containers(pod):
+        own = container.security_context
+        if own is not None and _app_armor(own.app_armor_profile):
+            return f"Cannot enforce AppArmor: profiles are not supported by this node yet (container {container.name})"
+        if not spec.host_network and any(port.host_port for port in container.ports):
+            return f"host ports are not supported by this node yet (container {container.name})"
         if not all(map(supported, (container.startup_probe, container.readiness_probe, container.liveness_probe))):
             return f"gRPC probes are not supported by this node yet (container {container.name})"
     return ""

@@ -32,7 +32,7 @@ class _Entry:
     pod: Pod
     base: PodStatus
     version: int
-    """The resourceVersion that ``base`` is from."""
+    """The resourceVersion that ``base`` is from; 0: not known."""
     published: PodStatus | None = None
     wanted: PodStatus | None = None
     """What is still to be written."""
@@ -56,7 +56,8 @@ class StatusWriter:
         """Have the status written; a newer one takes the place of one that still waits."""
         entry = self._entries.get(pod.metadata.uid)
         if entry is None:
-            entry = self._entries[pod.metadata.uid] = _Entry(pod, pod.status, _version(pod))
+            # Version 0: a pod from an earlier agent's record has that agent's status under the API's version.
+            entry = self._entries[pod.metadata.uid] = _Entry(pod, pod.status, 0)
         entry.pod, entry.wanted, entry.published = pod, status, status
         entry.idle.clear()
         if entry.task is not None:

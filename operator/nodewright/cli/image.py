@@ -125,6 +125,11 @@ def demo(
         image.write(out, busybox)
     except ImageError as error:
         raise CliError(str(error), "apt-get install busybox-static", PRECONDITION) from None
+    except OSError as error:
+        # a write goes through a temporary file, whose name would tell nobody anything
+        reading = busybox is not None and error.filename == str(busybox)
+        what = f"cannot read {busybox}" if reading else f"cannot write {out}"
+        raise CliError(f"{what}: {error.strerror}") from None
     stdout().print(f"{image.DEMO_IMAGE} written to {out}", markup=False)
 
 

@@ -35,11 +35,15 @@ class ComponentStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     age: float | None = None
 
 
+_READINESS = {True: "[green]Ready[/]", False: "[red]NotReady[/]", None: "[yellow]Unknown[/]"}
+
+
 class NodeStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """One Node as the API server knows it."""
 
     name: str
-    ready: bool
+    ready: bool | None
+    """None: not known, as nobody can be asked."""
     reason: str = ""
     address: str = ""
     pod_cidr: str = ""
@@ -71,9 +75,11 @@ def examine(cluster: LocalCluster) -> ClusterStatus:
     agents = [f"agent-{host.name}" for host in cluster.state.node_hosts()]
     with ThreadPoolExecutor(max_workers=8) as pool:  # one that hangs must not hold up the others
         components = list(pool.map(lambda name: _component(cluster, name), [*_START_ORDER, *agents]))
-    nodes = _nodes(cluster) if any(c.name == APISERVER and c.state == "running" for c in components) else []
+    found = _nodes(cluster) if any(c.name == APISERVER and c.state == "running" for c in components) else None
+    nodes = found or []
+    why = "the API server does not answer" if found is None else "has not registered"
     missing = {host.name for host in cluster.state.node_hosts()} - {node.name for node in nodes}
-    nodes += [NodeStatus(name, ready=False, reason="has not registered") for name in sorted(missing)]
+    nodes += [NodeStatus(name, None if found is None else False, why) for name in sorted(missing)]
     healthy = all(c.state == "running" and not c.health for c in components) and all(node.ready for node in nodes)
     return ClusterStatus(cluster.name, cluster.server, healthy, components, nodes)
 
@@ -90,7 +96,7 @@ def _component(cluster: LocalCluster, name: str) -> ComponentStatus:
     return ComponentStatus(name, "running", problem or "", record.pid, processes.memory(record.pid), age)
 
 
-def _nodes(cluster: LocalCluster) -> list[NodeStatus]:
+def _nodes(cluster: LocalCluster) -> list[NodeStatus] | None:
     async def read() -> list[dict[str, Any]]:
         async with Client(kubeconfigs.load(cluster.kubeconfig)) as client, asyncio.timeout(10):
             return (await client.list(NODES)).items
@@ -98,7 +104,7 @@ def _nodes(cluster: LocalCluster) -> list[NodeStatus]:
     try:
         return [_node(node) for node in asyncio.run(read())]
     except (ApiError, TimeoutError):
-        return []  # the components' table says what is wrong with the API server
+        return None  # the components' table says what is wrong with the API server
 
 
 def _node(node: dict[str, Any]) -> NodeStatus:
@@ -123,7 +129,7 @@ def _print(found: ClusterStatus) -> None:
         rows = [
             [
                 node.name,
-                "[green]Ready[/]" if node.ready else "[red]NotReady[/]",
+                _READINESS[node.ready],
                 node.address,
                 node.pod_cidr,
                 escape(node.reason),

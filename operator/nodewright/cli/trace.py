@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from nodewright.cli.options import DEFAULT, Name, Output, StateDir, existing_layout
-from nodewright.cli.output import FAILED, PRECONDITION, USAGE, CliError, Format, emit, print_table
+from nodewright.cli.output import FAILED, USAGE, CliError, Format, emit, print_table
 from nodewright.cli.tracesteps import Step, owner_steps, pod_steps, sorted_steps, when
 from nodewright.controlplane.layout import Layout
 

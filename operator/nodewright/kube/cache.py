@@ -18,7 +18,7 @@ from nodewright.kube.api.meta import PartialObject
 from nodewright.kube.backoff import Backoff
 from nodewright.kube.client import Client
 from nodewright.kube.codec import T, WatchEvent, decode, key_of
-from nodewright.kube.errors import ApiError, BadResponse, ConfigError, Gone
+from nodewright.kube.errors import ApiError, BadResponse, ConfigError, Gone, ServerUnavailable
 from nodewright.kube.resources import Resource
 from nodewright.kube.store import Change, IndexFunction, Store
 
@@ -145,6 +145,11 @@ class WatchCache(Generic[T]):
                 logger.info("cache %s: %s; listing again", self.name, error, extra={"cache": self.name})
                 self._version = None
                 failed = False
+            except ServerUnavailable as error:
+                failed = not self._was_silent(error, loop.time() - started)
+                metrics.CACHE_WATCH_ENDS.labels(self.name, "failed" if failed else "silent").inc()
+                if failed:
+                    self._report(error)
             except (ApiError, ConfigError) as error:
                 metrics.CACHE_WATCH_ENDS.labels(self.name, "failed").inc()
                 self._report(error)
@@ -155,6 +160,13 @@ class WatchCache(Generic[T]):
                 if not failed:
                     continue
             await asyncio.sleep(self._backoff.next())
+
+    def _was_silent(self, error: ServerUnavailable, seconds: float) -> bool:
+        """Tell a watch without any byte from a failure: a server that knows of no progress sends no bookmarks either.
+
+        Should it be a failure, opening the next watch tells.
+        """
+        return self._version is not None and error.reason == "Timeout" and seconds >= self._idle_timeout
 
     async def _list(self) -> None:
         bad: set[str] = set()

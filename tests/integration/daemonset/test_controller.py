@@ -281,3 +281,16 @@ async def test_a_deleted_daemonset_takes_its_pods_along(world, operator, control
     await world.until(lambda: len(world.pods()) == 1)
     await world.client.delete(DAEMONSETS, "ds", world.namespace)
     await world.until(lambda: not world.all(PODS) and not world.all(CONTROLLERREVISIONS), timeout=40)
+
+
+async def test_the_garbage_collector_can_orphan_a_revision(world, operator):
+    await world.add_node("n")
+    manifest = world.manifest()
+    manifest["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-c", "a && b > c"]
+    await world.client.create(DAEMONSETS, manifest, world.namespace)
+    await world.until(lambda: len(world.pods()) == 1 and len(world.all(CONTROLLERREVISIONS)) == 1)
+    (made,) = world.all(CONTROLLERREVISIONS)
+    patch = {"metadata": {"annotations": {"touched": "yes"}, "uid": made["metadata"]["uid"]}}
+    await world.client.patch(
+        CONTROLLERREVISIONS, made["metadata"]["name"], patch, world.namespace, kind=PatchType.STRATEGIC
+    )

@@ -1,4 +1,4 @@
-"""The configuration kinds, served by kopf."""
+"""NodeAgentConfig, served by kopf."""
 
 import uuid
 
@@ -8,7 +8,7 @@ from nodewright.controllers.configs.controller import ConfigController
 from nodewright.framework.process import Options
 from nodewright.kube.client import Client
 from nodewright.kube.config import load
-from nodewright.kube.resources import NODEAGENTCONFIGS, SCHEDULERPROFILES
+from nodewright.kube.resources import NODEAGENTCONFIGS
 from support.operator_thread import OperatorThread
 
 pytestmark = pytest.mark.needs_cluster
@@ -35,25 +35,14 @@ async def accepted(client, resource, name, generation):
     raise AssertionError(f"{name} was not reviewed")
 
 
-async def test_profiles_are_reviewed_together(client):
-    mark = uuid.uuid4().hex[:6]
-    first, second = f"a-{mark}", f"b-{mark}"
-    for name in (first, second):
-        await client.create(SCHEDULERPROFILES, {"metadata": {"name": name}, "spec": {"schedulerName": f"s-{mark}"}})
-    assert (await accepted(client, SCHEDULERPROFILES, first, 1))[:2] == ("True", "Valid")
-    status, reason, obj = await accepted(client, SCHEDULERPROFILES, second, 1)
-    assert (status, reason) == ("False", "DuplicateSchedulerName")
-    assert not obj["metadata"].get("finalizers")
-    await client.patch(SCHEDULERPROFILES, second, {"spec": {"percentageOfNodesToScore": 50}})
-    await accepted(client, SCHEDULERPROFILES, second, 2)
-    stored = await client.get(SCHEDULERPROFILES, second)
-    assert all(key.startswith("nodewright.dev/") for key in stored["metadata"]["annotations"])
-    for name in (first, second):
-        await client.delete(SCHEDULERPROFILES, name)
-
-
 async def test_node_agent_configs_are_reviewed(client):
     name = f"c-{uuid.uuid4().hex[:6]}"
     await client.create(NODEAGENTCONFIGS, {"metadata": {"name": name}, "spec": {"proxy": {"mode": "auto"}}})
-    assert (await accepted(client, NODEAGENTCONFIGS, name, 1))[:2] == ("True", "Valid")
+    status, reason, obj = await accepted(client, NODEAGENTCONFIGS, name, 1)
+    assert (status, reason) == ("False", "NotApplied")
+    assert not obj["metadata"].get("finalizers")
+    await client.patch(NODEAGENTCONFIGS, name, {"spec": {"proxy": {"mode": "ipvs"}}})
+    await accepted(client, NODEAGENTCONFIGS, name, 2)
+    stored = await client.get(NODEAGENTCONFIGS, name)
+    assert all(key.startswith("nodewright.dev/") for key in stored["metadata"]["annotations"])
     await client.delete(NODEAGENTCONFIGS, name)

@@ -1,5 +1,7 @@
 """A Pod's life on a real node: real API server, runc, namespaces and links."""
 
+from typing import Any
+
 import pytest
 
 from support.agent_node import IMAGE, wait_until
@@ -210,3 +212,14 @@ def test_out_of_memory_is_told(lab: PodLab) -> None:
     pod = lab.wait_phase("oom", "Failed")
     assert main_status(pod).state.terminated.reason == "OOMKilled"
     assert main_status(pod).state.terminated.exit_code == 137
+
+
+def test_a_pod_that_others_marked_as_not_ready_becomes_ready_again(lab: PodLab) -> None:
+    def ready(pod: Any) -> bool:
+        return any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])
+
+    lab.create("doubted")
+    lab.wait("doubted", "ready", ready)
+    doubt = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    lab.api.patch_namespaced_pod_status("doubted", lab.namespace, doubt)  # as the node controller does
+    lab.wait("doubted", "ready again", ready)

@@ -35,21 +35,9 @@ def test_an_unknown_controller_is_named_with_the_known_ones():
         registry.select(["daemonsets"])
 
 
-def profile(name, scheduler, created):
-    return {"metadata": {"name": name, "creationTimestamp": created}, "spec": {"schedulerName": scheduler}}
-
-
-def test_of_two_profiles_for_one_scheduler_the_older_is_accepted():
-    verdicts = review.profiles(
-        [
-            profile("new", "s", "2026-02-01T00:00:00Z"),
-            profile("old", "s", "2026-01-01T00:00:00Z"),
-            profile("z", "t", "x"),
-        ]
-    )
-    assert {name: v.accepted for name, v in verdicts.items()} == {"old": True, "new": False, "z": True}
-    assert verdicts["new"].reason == "DuplicateSchedulerName"
-    assert "old" in verdicts["new"].message
+def test_that_agents_do_not_apply_a_node_config_yet_is_said():
+    (verdict,) = review.node_configs([{"metadata": {"name": "c"}}]).values()
+    assert (verdict.accepted, verdict.reason) == (False, "NotApplied")
 
 
 def test_status_is_written_only_where_it_says_something_new():

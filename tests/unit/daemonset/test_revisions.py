@@ -12,6 +12,7 @@ from nodewright.controllers.daemonset.revisions import (
     live_hashes,
     new_revision,
     split,
+    stored_form,
     template_hash,
     template_of,
 )
@@ -189,9 +190,18 @@ def test_a_new_revision_can_be_applied_as_a_patch_and_is_found_again():
     hash_value = made["metadata"]["labels"]["controller-revision-hash"]
     assert made["metadata"]["name"] == f"ds-{hash_value}"
     assert made["metadata"]["labels"]["app"] == "a"
-    assert made["data"] == {"spec": {"template": {**TEMPLATE, "$patch": "replace"}}}
-    stored = revision(made["metadata"]["name"], number=7, data=made["data"])
+    data = msgspec.json.decode(made["data"])
+    assert data == {"spec": {"template": {**TEMPLATE, "$patch": "replace"}}}
+    stored = revision(made["metadata"]["name"], number=7, data=data)
     assert split(daemonset(), [stored]).current == [stored]
+
+
+def test_data_is_written_as_go_writes_it():
+    data = {"b": ["x && y > z < é", "\u2028"], "a": {"$patch": "replace", "Z": 1, "$a": None}}
+    text = stored_form(data)
+    escaped = rb'["x \u0026\u0026 y \u003e z \u003c ' + "é".encode() + rb'","\u2028"]'
+    assert text == rb'{"a":{"$a":null,"$patch":"replace","Z":1},"b":' + escaped + b"}"
+    assert msgspec.json.decode(text) == data
 
 
 def test_annotations_are_copied_but_kubectls_copy_of_the_manifest():

@@ -127,7 +127,7 @@ def test_the_demo_image_is_the_same_every_time(tmp_path):
     (tmp_path / "busybox").write_bytes(program)
     demo.write(tmp_path / "a.tar", tmp_path / "busybox")
     with open(tmp_path / "a.tar", "rb") as file:
-        (planned,) = plan(TarReader(file), Platform("linux", demo.architecture()))
+        (planned,) = plan(TarReader(file), Platform.of_this_machine())
     assert demo.DEMO_IMAGE in planned.names
     (tmp_path / "busybox").write_bytes(b"\x7fELF /lib64/ld-linux-x86-64.so.2")
     with pytest.raises(ErrImagePull, match="not a static program"):

@@ -140,7 +140,7 @@ async def test_a_failed_list_is_tried_again_and_said_once(stub, cache, make, cap
     assert any("in touch" in r.getMessage() for r in caplog.records)
 
 
-async def test_a_silent_watch_is_replaced(stub, client, make):
+async def test_a_silent_watch_is_replaced_without_a_warning(stub, client, make, caplog):
     cache = WatchCache(client, PODS, type=Pod, backoff=Backoff(0.001, 0.002), idle_timeout=0.1)
     stub.list(version=5)
     stub.watch(make.bookmark(6))  # and then nothing, as behind a load balancer that forgot the connection
@@ -148,6 +148,7 @@ async def test_a_silent_watch_is_replaced(stub, client, make):
     async with running(cache):
         assert await cache.wait_for(7, 10)
     assert stub.query(2)["resourceVersion"] == "6"
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
 async def test_a_watch_that_goes_back_in_time_leads_to_a_list(stub, cache, seen, make):

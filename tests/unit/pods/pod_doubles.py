@@ -189,6 +189,9 @@ class FakeSink:
         self.statuses.append(status)
         self.times.append(clock() - START)
 
+    def observed(self, pod: Pod) -> None:
+        pass
+
     async def flushed(self, uid: str) -> None:
         await asyncio.sleep(0)
 

@@ -186,17 +186,23 @@ def test_resolv_conf(spec, text):
 
 
 def test_resolv_conf_limits_are_told():
-    notes: list[str] = []
+    notes: list[files.Note] = []
     config = {"nameservers": ["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"]}
     dns = files.pod_dns(make_pod(dnsPolicy="None", dnsConfig=config), HOST, [], "c", notes)
     assert len(dns.servers) == 3
-    assert notes[0].startswith("Nameserver limits were exceeded")
+    assert notes[0][0] == "DNSConfigForming"
+    assert notes[0][1].startswith("Nameserver limits were exceeded")
     files.pod_dns(make_pod(), HOST, [], "c", notes)
-    assert "does not have ClusterDNS IP configured" in notes[1]
+    assert notes[1][0] == "MissingClusterDNS"
+    assert "does not have ClusterDNS IP configured" in notes[1][1]
 
 
 def with_resources(requests=None, limits=None, **more):
     return {"name": "a", "resources": {"requests": requests or {}, "limits": limits or {}}, **more}
+
+
+def with_sysctl(name):
+    return make_pod(securityContext={"sysctls": [{"name": name, "value": "1"}]})
 
 
 def test_requests_of_a_pod_count_sidecars_and_the_largest_init_container():
@@ -230,10 +236,14 @@ ALLOCATABLE = {"cpu": "2", "memory": "1Gi", "pods": "2"}
         (make_pod(nodeSelector={"disk": "ssd"}), [], "NodeAffinity"),
         (make_pod(nodeSelector={"zone": "z"}), [], None),
         (make_pod(os={"name": "windows"}), [], "PodOSNotSupported"),
+        (with_sysctl("net.ipv4.tcp_syncookies"), [], None),
+        (with_sysctl("net/ipv4/tcp_syncookies"), [], None),
+        (with_sysctl("net.core.somaxconn"), [], "SysctlForbidden"),
+        (with_sysctl("kernel.msgmax"), [], None),
     ],
 )
 def test_admission(pod, others, reason):
-    refusal = admit(pod, others, ALLOCATABLE, {"zone": "z"}, "node")
+    refusal = admit(pod, others, ALLOCATABLE, {"zone": "z"}, "node", ["kernel.msg*"])
     assert (refusal[0] if refusal else None) == reason
 
 

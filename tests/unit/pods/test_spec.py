@@ -142,3 +142,25 @@ def test_resources():
 def test_order_survives_the_disk():
     made = order(env=[("X", "1")])
     assert msgspec.json.decode(msgspec.json.encode(made), type=spec.ContainerSpec) == made
+
+
+@pytest.mark.parametrize(
+    ("container", "pod_spec", "told"),
+    [
+        ({"ports": [{"containerPort": 80, "hostPort": 80}]}, {}, "host ports are not supported"),
+        ({"ports": [{"containerPort": 80, "hostPort": 80}]}, {"hostNetwork": True}, ""),
+        ({"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}, {}, "Cannot enforce AppArmor"),
+        (
+            {},
+            {"securityContext": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "x"}}},
+            "Cannot enforce",
+        ),
+        ({"securityContext": {"appArmorProfile": {"type": "Unconfined"}}}, {}, ""),
+        ({}, {"shareProcessNamespace": True}, "shareProcessNamespace"),
+        ({"livenessProbe": {"grpc": {"port": 1}}}, {}, "gRPC probes"),
+    ],
+)
+def test_what_the_node_cannot_do_is_told_and_never_left_out(container, pod_spec, told):
+    answer = security.unsupported(make_pod({"name": "a", **container}, **pod_spec))
+    assert told in answer
+    assert bool(answer) == bool(told)

@@ -27,6 +27,7 @@ Value = ConfigMap | Secret
 _RESOURCES = {"configmap": (CONFIGMAPS, ConfigMap), "secret": (SECRETS, Secret)}
 _IDLE = 180.0  # seconds; bookmarks come about once a minute, so silence this long is a dead connection
 _BACKOFF = (0.8, 30.0)
+_HEALTHY = 5.0  # seconds; a watch that ends sooner counts as a failure, or it would be opened again without end
 
 
 class ObjectCache:
@@ -89,6 +90,8 @@ class _Watched:
         self._client = client
         self._key = key
         self._value = known
+        self._since: str | None = _version(known)
+        """The version to watch from, which bookmarks move on; None: not known, list first."""
         self.task = asyncio.create_task(self._run(), name=f"watch-{'/'.join(key)}")
 
     def offer(self, value: Value | None) -> None:
@@ -101,33 +104,39 @@ class _Watched:
 
     async def _run(self) -> None:
         delay = _BACKOFF[0]
-        stale = False
+        now = asyncio.get_running_loop().time
         while self._value is None or not self._value.immutable:
+            started, listed = now(), self._since is None
             try:
-                if stale:
-                    await self._read()
-                    stale = False
+                if listed:
+                    await self._list()
                 await self._follow()
-                delay = _BACKOFF[0]
-                continue
+                if now() - started >= _HEALTHY:
+                    delay = _BACKOFF[0]
+                    continue
             except Gone:
-                stale = True
-                continue
+                self._since = None
+                if not listed:
+                    continue
             except ApiError as error:
-                stale = True
+                self._since = None
                 log.warning("cannot watch an object that a pod uses; trying again",
                             extra={"object": "/".join(self._key), "error": str(error)})  # fmt: skip
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, _BACKOFF[1])
 
-    async def _read(self) -> None:
+    async def _list(self) -> None:
+        """Read the object through a list, whose version is of now.
+
+        The object's own is of its last change: with etcd's history compacted, no watch can begin there any more.
+        """
         kind, namespace, name = self._key
         resource, struct = _RESOURCES[kind]
-        try:
-            found: Any = await self._client.get(resource, name, namespace, type=struct)
-        except NotFound:
-            found = None
-        self.offer(found)
+        found: Any = await self._client.list(
+            resource, namespace, type=struct, field_selector=f"metadata.name={name}"
+        )  # fmt: skip
+        self._since = found.resource_version
+        self.offer(found.items[0] if found.items else None)
 
     async def _follow(self) -> None:
         """Watch from the known version until the server ends the watch, or the object can never change again.
@@ -138,10 +147,11 @@ class _Watched:
         resource, struct = _RESOURCES[kind]
         events: Any = self._client.watch(
             resource, namespace, type=struct, field_selector=f"metadata.name={name}",
-            resource_version=_version(self._value), idle_timeout=_IDLE,
+            resource_version=self._since or "", idle_timeout=_IDLE,
         )  # fmt: skip
         async with aclosing(events):
             async for event in events:
+                self._since = event.resource_version or self._since
                 if event.type in ("ADDED", "MODIFIED"):
                     self.offer(event.object)
                     if event.object.immutable:

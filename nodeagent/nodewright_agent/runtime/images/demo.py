@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import platform
 import shutil
 import tarfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 from nodewright_agent.runtime.images.errors import ErrImagePull
 from nodewright_agent.runtime.images.fsutil import write_atomically
-from nodewright_agent.runtime.images.manifest import OCI_INDEX, OCI_MANIFEST
+from nodewright_agent.runtime.images.manifest import OCI_INDEX, OCI_MANIFEST, Platform
 
 DEMO_IMAGE: Final = "localhost/nodewright-demo:1"
 DEMO_PORT: Final = 8080
@@ -84,18 +83,13 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
-def architecture() -> str:
-    """This machine's architecture, in the words of image platforms."""
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-
-
 def build(busybox: bytes, name: str = DEMO_IMAGE) -> bytes:
     """The OCI archive for a static busybox program."""
     layer = _layer(busybox)
     packed = gzip.compress(layer, 6, mtime=0)
     config = _json(
         {
-            "architecture": architecture(),
+            "architecture": Platform.of_this_machine().architecture,
             "os": "linux",
             "created": "1970-01-01T00:00:00Z",
             "config": {
@@ -118,7 +112,7 @@ def build(busybox: bytes, name: str = DEMO_IMAGE) -> bytes:
     )
     entry = _descriptor(OCI_MANIFEST, manifest)
     entry["annotations"] = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
-    entry["platform"] = {"os": "linux", "architecture": architecture()}
+    entry["platform"] = {"os": "linux", "architecture": Platform.of_this_machine().architecture}
     index = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
     files = {f"blobs/sha256/{_sha256(data)}": data for data in (config, manifest, packed)}
     files |= {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": index}

@@ -1,6 +1,7 @@
 """Manifests and indexes of images, docker and OCI: parsing, rules, platform choice. Pure."""
 
 import hashlib
+import platform
 from typing import Any, Final
 
 import msgspec
@@ -42,6 +43,12 @@ class Platform(msgspec.Struct, frozen=True):
     os: str
     architecture: str
     variant: str = ""
+
+    @classmethod
+    def of_this_machine(cls) -> "Platform":
+        """What this machine runs, in the words of image platforms."""
+        machine = platform.machine()
+        return cls("linux", {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine))
 
     @classmethod
     def parse(cls, text: str) -> "Platform":

@@ -27,6 +27,8 @@ from nodewright_agent.runtime.images.puller import Fetched, Puller
 from nodewright_agent.runtime.images.records import ImageRecord, Layout, NameRecord
 from nodewright_agent.runtime.images.settings import RegistrySettings
 
+HERE = str(Platform.of_this_machine())
+
 log = logging.getLogger(__name__)
 
 Progress = Callable[[PullProgress], None]
@@ -123,7 +125,7 @@ class ImageStore:
         *,
         auth: Sequence[Credential] = (),
         progress: Progress | None = None,
-        platform: str = "linux/amd64",
+        platform: str = HERE,
     ) -> Image:
         """Fetch an image, or only check that it is current; joins a pull of the same that is under way."""
         parsed = reference.parse(ref)
@@ -169,7 +171,7 @@ class ImageStore:
             raise ErrImagePull(f"image {parsed.name} vanished from the store right after it was pulled")
         return image
 
-    async def load(self, path: Path, *, progress: Progress | None = None, platform: str = "linux/amd64") -> Images:
+    async def load(self, path: Path, *, progress: Progress | None = None, platform: str = HERE) -> Images:
         """Load every image of a docker or OCI archive (or OCI directory); all of them or, on any error, none."""
         wanted = Platform.parse(platform)
         try:

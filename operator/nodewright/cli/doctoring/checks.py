@@ -32,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     Check(_KERNEL, "overlay file system", kernel.overlay),
     Check(_KERNEL, "bridge", partial(kernel.link_type, "bridge")),
     Check(_KERNEL, "veth", partial(kernel.link_type, "veth")),
+    Check(_KERNEL, "br_netfilter", kernel.br_netfilter),
     Check(_KERNEL, "nf_tables", kernel.nf_tables),
     Check(_KERNEL, "ip_vs", kernel.ip_vs),
     Check(_KERNEL, "seccomp", kernel.seccomp),

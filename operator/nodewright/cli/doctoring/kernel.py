@@ -88,6 +88,12 @@ def ip_vs(_root: Path) -> Finding:
     return warning("this kernel has none", "Services are served by nftables or iptables instead")
 
 
+def br_netfilter(_root: Path) -> Finding:
+    """Replies between two Pods of one bridge pass netfilter, so that a Service's translation is undone for them."""
+    present = Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()
+    return _module("br_netfilter", present, "Services between Pods of one node will fail; `modprobe br_netfilter`")
+
+
 def seccomp(_root: Path) -> Finding:
     """System call filters of containers."""
     actions = Path("/proc/sys/kernel/seccomp/actions_avail")

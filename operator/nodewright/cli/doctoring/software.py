@@ -54,8 +54,9 @@ PROGRAMS = (
     Program("ip", "iproute2", "-V", True, "makes network namespaces"),
     Program("nsenter", "util-linux", "--version", True, "enters node hosts"),
     Program("nft", "nftables", "--version", False, "shows the rules of the nftables proxy"),
-    Program("iptables", "iptables", "--version", False, "the iptables proxy"),
-    Program("conntrack", "conntrack", "--version", False, "forgets connections to removed endpoints"),
+    Program("tar", "tar", "--version", True, "unpacks image layers"),
+    Program("iptables", "iptables", "--version", False, "helper rules of the ipvs proxy"),
+    Program("ipset", "ipset", "--version", False, "helper sets of the ipvs proxy"),
 )  # fmt: skip
 
 

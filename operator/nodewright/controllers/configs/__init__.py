@@ -1,3 +1,1 @@
-"""Looks after the configuration kinds, SchedulerProfile and NodeAgentConfig: says in their status whether they are
-accepted.
-"""
+"""Looks after NodeAgentConfig: says in its status what becomes of it."""

@@ -1,4 +1,7 @@
-"""Kopf handlers for the configuration kinds. They change at the rate of people, which is what kopf is best at."""
+"""Kopf handlers for NodeAgentConfig. It changes at the rate of people, which is what kopf is best at.
+
+SchedulerProfile is not here: the scheduler itself says whether it serves one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from nodewright.controllers.configs import review
 from nodewright.framework.controller import Controller
 from nodewright.framework.lean import kopf
 from nodewright.kube.errors import ApiError, Conflict, NotFound
-from nodewright.kube.resources import NODEAGENTCONFIGS, SCHEDULERPROFILES, Resource
+from nodewright.kube.resources import NODEAGENTCONFIGS, Resource
 from nodewright.kube.times import now_rfc3339
 
 log = logging.getLogger(__name__)
@@ -28,8 +31,7 @@ class ConfigController(Controller):
     workers = 0  # no queue of its own: kopf calls
 
     def register_kopf(self, registry: kopf.OperatorRegistry) -> None:
-        """Handle create, update, resume and (without a finalizer) delete of both kinds."""
-        self._register(registry, SCHEDULERPROFILES, review.profiles)
+        """Handle create, update, resume and (without a finalizer) delete."""
         self._register(registry, NODEAGENTCONFIGS, review.node_configs)
 
     def _register(self, registry: kopf.OperatorRegistry, resource: Resource, judge: Judge) -> None:

@@ -18,36 +18,10 @@ class Verdict(msgspec.Struct, frozen=True):
     message: str
 
 
-_VALID = Verdict(True, "Valid", "")
-
-
-def profiles(objects: Sequence[Json]) -> dict[str, Verdict]:
-    """SchedulerProfiles by name: of several with one schedulerName the oldest is accepted (then the first by name)."""
-    owners: dict[str, str] = {}
-    verdicts: dict[str, Verdict] = {}
-    for obj in sorted(objects, key=_age):
-        name, scheduler = obj["metadata"]["name"], obj["spec"]["schedulerName"]
-        owner = owners.setdefault(scheduler, name)
-        verdicts[name] = (
-            Verdict(True, "Valid", f"pods with schedulerName {scheduler} use this profile")
-            if owner == name
-            else Verdict(
-                False,
-                "DuplicateSchedulerName",
-                f"schedulerName {scheduler} belongs to SchedulerProfile {owner} already",
-            )
-        )
-    return verdicts
-
-
 def node_configs(objects: Sequence[Json]) -> dict[str, Verdict]:
-    """NodeAgentConfigs by name: the schema leaves nothing to refuse; each agent tells in `status.nodes` what it did."""
-    return {obj["metadata"]["name"]: _VALID for obj in objects}
-
-
-def _age(obj: Json) -> tuple[str, str]:
-    meta = obj["metadata"]
-    return (meta.get("creationTimestamp") or "", meta["name"])
+    """NodeAgentConfigs by name. The schema leaves nothing to refuse, but nobody applies them yet, and that is said."""
+    text = "agents of this version are configured by their file only and do not read this object"
+    return {obj["metadata"]["name"]: Verdict(False, "NotApplied", text) for obj in objects}
 
 
 def status_patch(obj: Json, verdict: Verdict, now: str) -> Json | None:
