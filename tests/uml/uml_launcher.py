@@ -27,6 +27,7 @@ _GRACE_SECONDS = 40.0
 # A module that the kernel loads by itself is looked for in the first root, modprobe by hand looks in the second; so the
 # program that the kernel calls is one of ours, in both, which knows where modules are (a machine without a kernel
 # package has no /lib/modules to bind them on). pivot_root rather than chroot, so that user namespaces stay possible.
+# Scratch files go to a tmpfs of their own: overlay mounts of a test need it, and /tmp may be where the repository is.
 _INIT = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 loader() {{
@@ -52,9 +53,8 @@ mount -t devpts devpts dev/pts
 mount -t tmpfs shm dev/shm
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs tmpfs run
-mount -t tmpfs tmpfs tmp
 loader run
-mkdir -p lib/modules run/results run/first
+mkdir -p lib/modules run/results run/first run/scratch
 mount --bind .{modules} lib/modules
 mount -t hostfs none run/results -o {results}
 ip link set lo up
@@ -63,6 +63,7 @@ cd /
 umount -l run/first
 cd {folder}
 export UML_RESULTS=/run/results
+export TMPDIR=/run/scratch
 {environment}
 setsid timeout -k 5 {limit} {command} </dev/null >/run/results/output 2>&1
 echo $? >/run/results/status.new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -183,8 +184,18 @@ class Transport:
     def _unavailable(self, method: str, path: str, error: Exception) -> ServerUnavailable:
         timed_out = isinstance(error, TimeoutError)
         reason = "Timeout" if timed_out else "ServerUnavailable"
-        what = "no answer in time" if timed_out else str(error) or type(error).__name__
+        what = "no answer in time" if timed_out else _failure(error)
         return ServerUnavailable(0, reason, f"{method} {self.config.server}{path}: {what}")
+
+
+def _failure(error: Exception) -> str:
+    """What went wrong, in words for users; aiohttp's own sentence shows Python objects."""
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error) or type(error).__name__
+    cause = error.os_error
+    # asyncio puts the address in the place of the system's text; TLS and name errors have numbers of their own
+    plain = isinstance(cause, ConnectionError) or type(cause) is OSError
+    return f"cannot connect: {os.strerror(cause.errno) if plain and cause.errno else cause}"
 
 
 async def _bounded(content: aiohttp.StreamReader, limit: int) -> bytes:

@@ -49,7 +49,7 @@ def test_errors_are_one_line_with_an_exit_code(nodewright, tmp_path):
     assert "invalid reference format" in nodewright("pull", "a//b", *root, code=2)
     assert "not in the store" in nodewright("rm", "nothing", *root, code=1)
     assert "there is no image store" in nodewright("list", "--root", tmp_path / "nowhere", code=3)
-    assert "there is no cluster 'none'" in nodewright("list", "--name", "none", "--state-dir", tmp_path, code=3)
+    assert "there is no cluster none below" in nodewright("list", "--name", "none", "--state-dir", tmp_path, code=3)
     (tmp_path / "auth").write_text("{")
     assert "not valid JSON" in nodewright("pull", "a", "--auth-file", tmp_path / "auth", *root, code=2)
 
@@ -62,5 +62,10 @@ def test_demo(nodewright, tmp_path):
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
     loaded = nodewright("load", tmp_path / "a.tar", "--root", tmp_path / "store")
     assert "localhost/nodewright-demo:1" in loaded
+    nowhere = tmp_path / "none" / "a.tar"
+    message = nodewright("demo", nowhere, "--busybox", busybox, code=1)
+    assert message.strip() == f"error: cannot write {nowhere}: No such file or directory"
+    absent = tmp_path / "absent"
+    assert f"cannot read {absent}: No such file" in nodewright("demo", tmp_path / "a.tar", "--busybox", absent, code=1)
     busybox.write_bytes(b"\x7fELF /lib64/ld-linux-x86-64.so.2")
     assert "busybox-static" in nodewright("demo", tmp_path / "c.tar", "--busybox", busybox, code=3)

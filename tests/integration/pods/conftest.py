@@ -17,7 +17,7 @@ from support.network import own_namespace
 from support.pod_lab import PodLab
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def lab_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     if os.geteuid() != 0:
         pytest.fail("these tests make namespaces, mounts and cgroups: run them as root")
@@ -34,14 +34,14 @@ def lab_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalClust
             cluster.stop()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("images")
     load_demo_image(directory / "store", directory / "demo.tar")
     return directory / "store"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def make_node(
     lab_cluster: LocalCluster, image_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., AgentNode]]:
@@ -59,7 +59,7 @@ def make_node(
         node.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def shared_node(make_node: Callable[..., AgentNode]) -> AgentNode:
     node = make_node()
     node.start()
