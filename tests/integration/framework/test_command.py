@@ -79,7 +79,7 @@ async def test_probes_metrics_and_an_orderly_end(start, cluster):
         'leader_election_master_status{name="nodewright-operator"} 1.0',
     ):
         assert name in metrics
-    await process.until("Starting the watch-stream for schedulerprofiles")
+    await process.until("Starting the watch-stream for nodeagentconfigs")
     process.process.send_signal(signal.SIGTERM)
     code, rest = await process.end()
     text = "".join(process.lines) + rest

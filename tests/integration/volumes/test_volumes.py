@@ -209,10 +209,10 @@ async def test_the_node_may_not_read_what_no_pod_of_its_refers_to(agent, admin, 
 
 
 async def test_projected_volume_with_token(manager, make_pod, admin, namespace):
-    await config_map(admin, namespace, "kube-root-ca.crt", {"ca.crt": "PEM"})
+    await config_map(admin, namespace, "bundle", {"ca.crt": "PEM"})
     pod = await make_pod([{"name": "all", "projected": {"defaultMode": 0o444, "sources": [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"configMap": {"name": "bundle", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
         {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}},
                                    {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
     ]}}], securityContext={"fsGroup": 4321}, serviceAccountName="default")  # fmt: skip
