@@ -36,14 +36,17 @@ done)
 sort <<<"$answers" | uniq -c
 
 step "The same from inside a Pod"
-sleep 5
-from_pod=$(nodewright kubectl logs client --tail=20)
-sort <<<"$from_pod" | uniq -c
-for backend in $backends; do
-  for where in "$answers" "$from_pod"; do
-    grep -q "$backend" <<<"$where" || { echo "error: backend $backend was not seen" >&2; exit 1; }
-  done
+all_seen() { for backend in $backends; do grep -q "$backend" <<<"$1" || return 1; done; }
+for _ in $(seq 30); do
+  from_pod=$(nodewright kubectl logs client --tail=30)
+  all_seen "$from_pod" && break
+  sleep 1
 done
+sort <<<"$from_pod" | uniq -c
+all_seen "$answers" && all_seen "$from_pod" || {
+  echo "error: not every backend of $backends answered" >&2
+  exit 1
+}
 
 step "One Pod's way from kubectl apply to Running"
 show nodewright trace pod "default/${backends%% *}"

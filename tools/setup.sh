@@ -47,7 +47,7 @@ fi
 want=$(cat requirements/dev.txt pyproject.toml | sha256sum | cut -d' ' -f1)
 if [ "$(cat .venv/.complete 2>/dev/null || true)" != "$want" ]; then
   echo "making the Python environment in .venv"
-  rm -rf .venv
+  # Brought up to date in place: an environment that works is not thrown away for one that may not come about.
   "$python" -m venv .venv
   .venv/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt ||
     fail "the Python packages could not be installed" "is the package index reachable? Their names and hashes: requirements/dev.txt"

@@ -156,7 +156,7 @@ def run(directory: Path, pods: int, profile: str | None, *, as_json: bool) -> No
     node: AgentNode | None = None
     try:
         cluster.prepare()
-        cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
+        cluster.start_etcd(binaries["etcd"])
         cluster.start_apiserver(binaries["kube-apiserver"])
         apply_all(cluster.kubeconfig)
         node = AgentNode(cluster, directory)
