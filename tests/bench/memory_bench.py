@@ -16,16 +16,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from nodewright.controlplane.processes import memory
 from support.cluster import EXAMPLES, Cluster
 from support.network import own_namespace
 
 
 def pss(pid: int) -> int:
     """Bytes of the process's proportional set size."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("smaps_rollup has a Pss line")
+    size = memory(pid)
+    assert size is not None, f"process {pid} has ended"
+    return size
 
 
 def monitors(run_dir: str) -> list[int]:

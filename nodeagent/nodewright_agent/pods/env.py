@@ -61,11 +61,6 @@ def expand(text: str, values: Callable[[str], str | None]) -> str:
     return "".join(parts)
 
 
-def expand_all(texts: Iterable[str], environment: Mapping[str, str]) -> list[str]:
-    """Expand command or args against the container's final environment."""
-    return [expand(text, environment.get) for text in texts]
-
-
 def references(container: Container) -> tuple[dict[str, bool], dict[str, bool]]:
     """Names of the ConfigMaps and of the Secrets that an environment needs; whether each is optional throughout."""
     config_maps: dict[str, bool] = {}

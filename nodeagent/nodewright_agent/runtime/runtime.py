@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -304,8 +304,3 @@ class Runtime:
     def _report(self, cid: str, info: ExitInfo) -> None:
         if self.on_exit is not None:
             self.on_exit(cid, info)
-
-
-def environment_list(variables: Mapping[str, str]) -> list[str]:
-    """``NAME=value`` entries for a spec."""
-    return [f"{name}={value}" for name, value in variables.items()]

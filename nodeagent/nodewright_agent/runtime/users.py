@@ -73,15 +73,6 @@ def resolve(user: User, passwd: bytes, group: bytes) -> ResolvedUser:
     return ResolvedUser(account.uid, gid, tuple(extra))
 
 
-def resolve_in(rootfs: str, user: User) -> ResolvedUser:
-    """``resolve`` with the files of a mounted root file system."""
-    fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return resolve(user, read_bounded(fd, "etc/passwd"), read_bounded(fd, "etc/group"))
-    finally:
-        os.close(fd)
-
-
 def read_bounded(root_fd: int, path: str, limit: int = MAX_FILE) -> bytes:
     """A regular file inside the root, links followed inside it only; empty when there is none.
 

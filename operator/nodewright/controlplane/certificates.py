@@ -11,7 +11,6 @@ import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -154,10 +153,3 @@ def kubeconfig(cluster: str, server: str, user: str, ca: bytes, cert: bytes, key
         "current-context": name,
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-
-
-def not_after(path: Path) -> datetime:
-    """When the certificate at `path` ends."""
-    from cryptography import x509
-
-    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc

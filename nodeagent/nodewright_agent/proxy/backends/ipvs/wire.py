@@ -151,11 +151,6 @@ def _number(parts: dict[int, bytes], kind: int) -> int:
     return int(_U32.unpack(value)[0]) if len(value) == 4 else 0
 
 
-def port_of(packed: bytes) -> int:
-    """Give the port at the end of a key or endpoint."""
-    return int(_PORT.unpack_from(packed, len(packed) - 2)[0])
-
-
 def commands(pairs: Iterator[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     """Prefix each payload with the generic netlink header of its command."""
     return [(number, struct.pack("=BBH", number, 1, 0) + payload) for number, payload in pairs]

@@ -169,11 +169,6 @@ def reject_unreachable(family_is_ipv6: bool) -> bytes:
     return _expression("reject", u32(1, 0), attr(2, b"\x04" if family_is_ipv6 else b"\x03"))
 
 
-def reject_reset() -> bytes:
-    """Answer with a TCP reset."""
-    return _expression("reject", u32(1, 1), attr(2, b"\0"))
-
-
 def remember(name: str, key: int, data: int, timeout: int) -> bytes:
     """Write key and data of these registers into a map, for so many milliseconds from now."""
     return _expression("dynset", string(1, name), u32(3, 1), u32(4, key), u32(5, data), u64(6, timeout))
