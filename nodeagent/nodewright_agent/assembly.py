@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodewright.kube.cache import WatchCache
-from nodewright.kube.client import Client
 from nodewright.kube.events import EventRecorder
 from nodewright.kube.objects import Pod, Service
+from nodewright_agent.bootstrap.clients import Clients
 from nodewright_agent.config import AgentConfig
+from nodewright_agent.liveconfig.assembly import AgentLive, for_agent
 from nodewright_agent.network.podnet import NetworkConfig, PodNetwork
-from nodewright_agent.node import selfsigned
+from nodewright_agent.node import clusterdns, selfsigned
 from nodewright_agent.node.keeper import NodeKeeper
 from nodewright_agent.node.networking import NodeNetworking
 from nodewright_agent.node.status import allocatable
@@ -35,8 +37,10 @@ from nodewright_agent.pods.view import AgentPodsView, AgentStats
 from nodewright_agent.pods.volumes.manager import VolumeManager
 from nodewright_agent.pods.worker import WorkerDeps
 from nodewright_agent.proxy.config import ProxyConfig
-from nodewright_agent.runtime import cgroup_math
+from nodewright_agent.runtime import cgroup_math, hosttools
 from nodewright_agent.runtime.cgroups import CgroupLimits
+from nodewright_agent.runtime.hostspace import HostSpace
+from nodewright_agent.runtime.images.containerd import Containerd
 from nodewright_agent.runtime.images.store import ImageStore
 from nodewright_agent.runtime.runtime import Runtime
 from nodewright_agent.runtime.sandbox import Sandboxes
@@ -52,13 +56,29 @@ class Node:
     """The parts that run."""
 
     config: AgentConfig
-    client: Client
+    clients: Clients
     recorder: EventRecorder
     parts: Parts
     keeper: NodeKeeper
     networking: NodeNetworking
     manager: PodManager
     server: KubeletServer
+    live: AgentLive
+
+    async def keep_identity(self) -> None:
+        """Keep the node's certificate good; never returns."""
+        if self.clients.identity is None:
+            await asyncio.Event().wait()
+        else:
+            await self.clients.identity.run(self.clients.node, self.clients.cluster)
+
+    async def serve(self) -> None:
+        """Start the kubelet API, once it is known whose certificates to trust."""
+        identity = self.clients.identity
+        if identity is not None and not self.config.client_ca_file and not identity.authority.known.is_set():
+            self.keeper.report("server", "server: waiting for the authorities of client certificates")
+            await identity.authority.known.wait()
+        await self.server.start()
 
     async def run_proxy(self) -> None:
         """Run the service proxy in this process, unless it is switched off."""
@@ -78,14 +98,16 @@ class Node:
             healthz_port=config.proxy_healthz_port,
             metrics_port=config.proxy_metrics_port,
         )
-        await Proxy(settings, self.client, recorder=self.recorder).run()
+        proxy = Proxy(settings, self.clients.cluster, recorder=self.recorder, wishes=self.live.wishes)
+        await self.live.served(proxy.run())
 
 
 @contextlib.asynccontextmanager
 async def assemble(
-    config: AgentConfig, client: Client, recorder: EventRecorder, services: WatchCache[Service], clock: Clock
+    config: AgentConfig, clients: Clients, recorder: EventRecorder, services: WatchCache[Service], clock: Clock
 ) -> AsyncIterator[Node]:
     """Open everything, and close it again at the end; what runs on the host goes on."""
+    client = clients.node
     async with contextlib.AsyncExitStack() as stack:
         images = ImageStore(Path(config.image_root))
         stack.push_async_callback(images.close)
@@ -95,12 +117,17 @@ async def assemble(
         network = PodNetwork(settings)
         stack.callback(network.close)
         holder: list[PodManager] = []
+        space = HostSpace(config.host_mounts, config.host_root)
+        sources = [Containerd(images, space) for name in config.image_sources if name == "containerd"]
+        space.check({"log_dir": config.logs}, {})
+        runc, monitor = await asyncio.to_thread(hosttools.prepare, space, config.host_tools, config.runc, config.conmon)
         runtime = Runtime(
             run_dir=config.run / "rt",
             state_dir=config.state / "runtime",
             cgroup_root=config.cgroup_root,
-            runc=config.runc,
-            monitor=config.conmon,
+            runc=runc,
+            monitor=monitor,
+            host=space,
             on_exit=lambda cid, info: _ended(holder, cid, info),
         )
         await runtime.open()
@@ -116,19 +143,19 @@ async def assemble(
             for manager in holder:
                 manager.volumes_changed(uid)
 
-        volumes = VolumeManager(client, config.state, on_failed=failed, on_wake=awaken)
+        volumes = VolumeManager(client, config.state, on_failed=failed, on_wake=awaken, space=space)
         stack.push_async_callback(volumes.close)
-        keeper = NodeKeeper(client, config, recorder, images.list, clock)
-        networking = NodeNetworking(client, keeper, network, config.state / "network", config.pod_cidr)
+        keeper = NodeKeeper(clients, config, recorder, images.list, clock)
+        networking = NodeNetworking(clients.cluster, keeper, network, config)
         records = Records(config.state / "pods")
         host_ips = (config.node_ip,)
         parts = Parts(
             runtime=runtime,
-            sandboxes=Sandboxes(config.run / "sb"),
+            sandboxes=Sandboxes(config.run / "sb", private=not space.separate),
             network=network,
             volumes=volumes,
-            puller=ImagePuller(images, client, recorder, clock),
-            files=PodFiles(config),
+            puller=ImagePuller(images, client, recorder, clock, sources),
+            files=PodFiles(config, space, lambda: clusterdns.addresses(services.get(clusterdns.SERVICE))),
             records=records,
             events=recorder,
             node=spec.NodeSettings(
@@ -164,23 +191,27 @@ async def assemble(
 
         manager = PodManager(client, config.node_name, deps, records, admission)
         holder.append(manager)
-        server = _server(config, client, manager, runtime)
+        server = _server(config, clients, manager, parts)
         stack.push_async_callback(server.stop)
-        yield Node(config, client, recorder, parts, keeper, networking, manager, server)
+        live = for_agent(config, clients.cluster, runtime, keeper.refresh)
+        yield Node(config, clients, recorder, parts, keeper, networking, manager, server, live)
 
 
-def _server(config: AgentConfig, client: Client, manager: PodManager, runtime: Runtime) -> KubeletServer:
+def _server(config: AgentConfig, clients: Clients, manager: PodManager, parts: Parts) -> KubeletServer:
     if config.tls_cert_file:
         cert, key = Path(config.tls_cert_file), Path(config.tls_key_file)
     else:
         cert, key = selfsigned.ensure(config.state / "pki", config.node_name, [config.node_ip])
+    client_ca = Path(config.client_ca_file) if config.client_ca_file else None
+    if client_ca is None and clients.identity is not None:
+        client_ca = clients.identity.authority.file
     return KubeletServer(
-        AgentPodsView(manager, runtime, config),
+        AgentPodsView(manager, parts.runtime, config, parts.files.cluster_dns),
         node_name=config.node_name,
-        tls=ServingTLS(cert, key, Path(config.client_ca_file) if config.client_ca_file else None),
-        authenticator=Authenticator(client),
-        authorizer=Authorizer(client, config.node_name),
-        stats=AgentStats(manager, runtime),
+        tls=ServingTLS(cert, key, client_ca),
+        authenticator=Authenticator(clients.node),
+        authorizer=Authorizer(clients.node, config.node_name),
+        stats=AgentStats(manager, parts.runtime),
         address=config.bind_address,
         port=config.port,
     )

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,6 +16,14 @@ from nodewright.kube import quantity
 _DNS_LABELS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 MAX_RUN_DIR = 48
 """A socket's path has 107 bytes: below the run directory lie ``rt/s/<container>-x<random>/attach``."""
+OWN_LABELS = (
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+)
+"""The labels that every kubelet sets on its Node, and which ``omit_node_labels`` may leave out."""
 PROXY_MODES = ("auto", "ipvs", "nftables", "iptables", "none")
 
 
@@ -40,6 +48,15 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     node_name: str = ""
     kubeconfig: str = ""
+    """How to reach the API server as this node; with ``bootstrap`` the node makes that identity itself."""
+    bootstrap: bool = False
+    """Get the node's certificate by a CertificateSigningRequest, made with the Pod's ServiceAccount."""
+    bootstrap_kubeconfig: str = ""
+    """The same with the identity in this file instead of a ServiceAccount's; implies ``bootstrap``."""
+    certificate_seconds: int = 0
+    """Lifetime to ask for, at least 600 (the API's minimum); 0: what the cluster's signer gives."""
+    host_node_name: str = ""
+    """The Node of the kubelet that this agent shares its host with; empty: the host is ours alone."""
 
     state_dir: str = "/var/lib/nodewright/agent"
     """Survives reboots: records, volumes, logs."""
@@ -50,20 +67,36 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     cgroup_root: str = "/nodewright"
     runc: str = "runc"
     conmon: str = "conmon"
+    host_mounts: str = ""
+    """The mount namespace in which conmon and runc run, such as ``/proc/1/ns/mnt``; empty: the agent's own."""
+    host_root: str = "/"
+    """Where the host's files are read, such as ``/proc/1/root``."""
+    host_tools: str = ""
+    """A directory with conmon and runc that is installed on the host at start; empty: ``runc`` and ``conmon`` are."""
+    image_sources: list[Literal["containerd"]] = []
+    """Where images are looked for before their registry."""
 
     cluster_domain: str = "cluster.local"
     cluster_dns: list[str] = []
     resolv_conf: str = "/etc/resolv.conf"
 
     node_ip: str = ""
+    node_address_type: Literal["InternalIP", "ExternalIP"] = "InternalIP"
+    """How Node.status.addresses calls ``node_ip``: a CNI may take a Node with its own host's InternalIP for itself."""
     bind_address: str = ""
     """Where the kubelet API listens; empty: ``node_ip``."""
     port: int = 10250
     tls_cert_file: str = ""
     tls_key_file: str = ""
     client_ca_file: str = ""
+    """Who may call the kubelet API; empty with ``bootstrap``: what kube-system/extension-apiserver-authentication
+    publishes."""
 
     max_pods: int = 110
+    container_log_max_size: str = "10Mi"
+    """A container's log is rotated at this size; NodeAgentConfig can change this, and ``max_pods``, while we run."""
+    container_log_max_files: int = 5
+    """Log files kept for a container, the current one included."""
     pod_cidr: str = ""
     """Overrides Node.spec.podCIDR; for standalone tests of a node."""
     cluster_cidr: str = "10.200.0.0/16"
@@ -74,6 +107,10 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     proxy_metrics_port: int = 10249
 
     node_labels: dict[str, str] = {}
+    omit_node_labels: list[str] = []
+    """Labels that a kubelet sets on its Node and this one does not: other people's DaemonSets select by them."""
+    copy_topology_labels: bool = False
+    """Register with the zone and region of ``host_node_name``."""
     register_with_taints: list[TaintConfig] = []
     reserved_cpu: str = "0"
     reserved_memory: str = "0"
@@ -86,6 +123,11 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     image_backoff_max: float = 300.0
     status_report_seconds: float = 300.0
     lease_duration_seconds: int = 40
+
+    @property
+    def bootstraps(self) -> bool:
+        """Tell whether the node makes its own identity."""
+        return self.bootstrap or bool(self.bootstrap_kubeconfig)
 
     @property
     def state(self) -> Path:
@@ -147,6 +189,7 @@ def check(config: AgentConfig) -> list[str]:
     if len(config.run_dir) > MAX_RUN_DIR:
         limit = f"longer than {MAX_RUN_DIR} characters; sockets below it would not fit"
         problems.append(f"run_dir: {config.run_dir!r} is {limit}")
+    _check_host(config, problems)
     for field in ("node_ip", "bind_address"):
         _check_ip(field, getattr(config, field), problems)
     for index, address in enumerate(config.cluster_dns):
@@ -193,6 +236,31 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def _check_host(config: AgentConfig, problems: list[str]) -> None:
+    """Check what an agent needs that lives in a Pod, beside a kubelet."""
+    for field in ("host_mounts", "host_root", "host_tools"):
+        value = getattr(config, field)
+        if (value or field == "host_root") and (not os.path.isabs(value) or ".." in Path(value).parts):
+            problems.append(f"{field}: {value!r} is not an absolute path without '..'")
+    if config.bootstraps and config.kubeconfig:
+        problems.append("kubeconfig: the node makes its own identity; give bootstrap or kubeconfig, not both")
+    if config.certificate_seconds and config.certificate_seconds < 600:
+        problems.append(f"certificate_seconds: {config.certificate_seconds} is below 600, and not 0")
+    if len(config.node_name) > 63 and "kubernetes.io/hostname" not in config.omit_node_labels:
+        problems.append("node_name: longer than 63 characters, which the label kubernetes.io/hostname cannot hold")
+    if config.host_node_name and not _DNS_LABELS.fullmatch(config.host_node_name):
+        problems.append(f"host_node_name: {config.host_node_name!r} is no lower-case DNS name")
+    if len(config.host_node_name) > 63:
+        problems.append("host_node_name: longer than 63 characters, which the label nodewright.dev/host cannot hold")
+    if config.host_node_name and config.host_node_name == config.node_name:
+        problems.append(f"host_node_name: {config.host_node_name!r} is node_name too; the kubelet has its own")
+    if config.copy_topology_labels and not config.host_node_name:
+        problems.append("copy_topology_labels: host_node_name is needed to copy from")
+    for index, name in enumerate(config.omit_node_labels):
+        if name not in OWN_LABELS:
+            problems.append(f"omit_node_labels[{index}]: {name!r} is none of {', '.join(OWN_LABELS)}")
+
+
 def _check_ip(field: str, value: str, problems: list[str]) -> None:
     try:
         ipaddress.ip_address(value)
@@ -219,6 +287,13 @@ def _check_numbers(config: AgentConfig, problems: list[str]) -> None:
             quantity.parse(getattr(config, field))
         except ValueError as error:
             problems.append(f"{field}: {error}")
+    if config.container_log_max_files < 2:
+        problems.append(f"container_log_max_files: {config.container_log_max_files} is below 2")
+    try:
+        if quantity.value(config.container_log_max_size) <= 0:
+            problems.append(f"container_log_max_size: {config.container_log_max_size} is not positive")
+    except ValueError as error:
+        problems.append(f"container_log_max_size: {error}")
     # KEP-5593 allows 1 s to 300 s; the start may be lower for tests and for development.
     for field in ("crash_backoff_initial", "crash_backoff_max", "image_backoff_initial", "image_backoff_max"):
         if not 0 < getattr(config, field) <= 300:

@@ -14,20 +14,21 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
-from nodewright.kube import config as kubeconfigs
 from nodewright.kube.backoff import Backoff
 from nodewright.kube.cache import WatchCache
-from nodewright.kube.client import Client
 from nodewright.kube.events import EventRecorder
 from nodewright.kube.objects import Service
 from nodewright.kube.resources import SERVICES
 from nodewright_agent.assembly import Node, assemble
+from nodewright_agent.bootstrap.clients import Clients, connect
 from nodewright_agent.config import AgentConfig, ConfigError
 from nodewright_agent.pods.recovery import Found, recover
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 2.0
+LASTING = ("events", "services", "network", "identity", "node", "pods")
+"""Tasks that end only by an error that the agent cannot live with."""
 
 
 async def run(config: AgentConfig, ready: Callable[[Node], None] | None = None) -> None:
@@ -35,17 +36,16 @@ async def run(config: AgentConfig, ready: Callable[[Node], None] | None = None) 
 
     ``ready`` is called once everything that was left by an earlier agent is taken up.
     """
-    kube = kubeconfigs.load(config.kubeconfig or None)
     _directories(config)
     with _sole_agent(config):
-        async with Client(kube, user_agent="nodewright-agent") as client:
-            await _serve(config, client, ready)
+        async with connect(config) as clients:
+            await _serve(config, clients, ready)
 
 
-async def _serve(config: AgentConfig, client: Client, ready: Callable[[Node], None] | None) -> None:
-    recorder = EventRecorder(client, component="kubelet", instance=config.node_name)
-    services: WatchCache[Service] = WatchCache(client, SERVICES, type=Service, name="services")
-    async with assemble(config, client, recorder, services, time.time) as node:
+async def _serve(config: AgentConfig, clients: Clients, ready: Callable[[Node], None] | None) -> None:
+    recorder = EventRecorder(clients.node, component="kubelet", instance=config.node_name)
+    services: WatchCache[Service] = WatchCache(clients.cluster, SERVICES, type=Service, name="services")
+    async with assemble(config, clients, recorder, services, time.time) as node:
         found = await _found(node)
         recovered = recover(found)
         counts = {"pods": len(recovered.restored), "orphans": len(recovered.orphans)}
@@ -62,17 +62,20 @@ async def _serve(config: AgentConfig, client: Client, ready: Callable[[Node], No
                 ("network", node.networking.run()),
                 ("network ready", _relay(node.networking.ready.wait, node.parts.network_ready)),
                 ("node", node.keeper.run()),
-                ("server", _kept(node.server.start, node, "server")),
+                ("identity", node.keep_identity()),
+                ("server", _kept(node.serve, node, "server")),
                 ("proxy", _kept(node.run_proxy, node, "proxy")),
+                ("settings", _kept(node.live.config.run, node, "settings")),
+                ("log rotation", _kept(node.live.rotator.run, node, "log rotation")),
                 ("pods", node.manager.run(recovered.restored, recovered.orphans)),
             )
         ]
-        lasting = [task for task in tasks if task.get_name() in ("events", "services", "network", "node", "pods")]
+        lasting = [task for task in tasks if task.get_name() in LASTING]
         stopper = asyncio.create_task(stop.wait(), name="stop")
         try:
             done, _ = await asyncio.wait([*lasting, stopper], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopper}:
-                task.result()  # none of them ends but by an error that the agent cannot live with
+                task.result()
         finally:
             stopper.cancel()
             await node.manager.close()

@@ -1,20 +1,35 @@
-"""One cluster with two node hosts, started from the command line as a user would, for the whole session.
+"""The cluster under test: the one that $KUBECONFIG names, else one with two node hosts started from the command line.
 
-All of it lives in a network namespace that the session makes for itself.
+The suite in `common` runs on both; `embedded` tests the command line's own cluster, `chaos` and `helm` need kind.
+The embedded cluster lives in a network namespace that the session makes for itself.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from nodewright.controlplane.assets import Assets
 from support import host_state
 from support.cluster import Cluster
+from support.gather import gather
+from support.live import Live
+from support.live_facts import Facts, look
 from support.network import own_namespace
 
 NAME = "e2e"
+_FOLDERS = ("common", "chaos", "helm")
+_LIVE: pytest.StashKey[Live] = pytest.StashKey()
+_FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Clusters are slow: five minutes for a test, not one; and what needs kind says so where there is none."""
+    for item in items:
+        if item.path.parent.name in _FOLDERS:
+            item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest.fixture(scope="session")
@@ -61,14 +76,67 @@ def cluster(before: dict[str, list[str]], state_dir: Path) -> Iterator[Cluster]:
         made.run("down", "--name", made.name, "--purge", check=False)
 
 
+@pytest.fixture(scope="session")
+def live(request: pytest.FixtureRequest) -> Live:
+    """The cluster under test, by its API only."""
+    if given := os.environ.get("KUBECONFIG"):
+        kubeconfig = Path(given)
+    else:
+        embedded: Cluster = request.getfixturevalue("cluster")
+        kubeconfig = embedded.state_dir / "clusters" / embedded.name / "kubeconfigs" / "admin.conf"
+    kubectl = os.environ.get("KUBECTL") or Assets().obtain(["kubectl"])["kubectl"]
+    request.config.stash[_LIVE] = made = Live(kubeconfig, Path(kubectl))
+    return made
+
+
+@pytest.fixture(scope="session")
+def facts(live: Live) -> Facts:
+    """What kind of cluster it is; printed once, so that a log tells what was tested."""
+    found = look(live)
+    assert found.nodes, "the cluster has no node that takes Pods"
+    print(f"\ncluster under test: {found}")
+    return found
+
+
 @pytest.fixture
-def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace with its default ServiceAccount, deleted afterwards."""
-    name = "t-" + request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")[:50].strip("-")
-    cluster.kubectl("create", "namespace", name)
-    cluster.wait(
+def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Note a measured figure: all are printed at the end, whether tests pass or fail."""
+    return request.config.stash.setdefault(_FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the figures."""
+    if noted := config.stash.get(_FIGURES, []):
+        terminalreporter.section("figures")
+        for line in noted:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def namespace(live: Live, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of its own for the test, with its default ServiceAccount; deleted afterwards."""
+    name = "t-" + request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")[:40].strip("-")
+    name = f"{name}-{os.urandom(2).hex()}"
+    live.kubectl("create", "namespace", name)
+    live.wait(
         "default ServiceAccount",
-        lambda: cluster.kubectl("get", "serviceaccount", "default", "-n", name, "--ignore-not-found"),
+        lambda: live.kubectl("get", "serviceaccount", "default", "-n", name, "--ignore-not-found"),
     )
     yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false", check=False)
+    live.kubectl("delete", "namespace", name, "--wait=false", check=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Gather logs, events, objects, rules and links when a test fails, while all of it is still there."""
+    report = yield
+    live = item.config.stash.get(_LIVE, None)
+    if report.failed and call.when in ("setup", "call") and live is not None:
+        root = Path(os.environ.get("NODEWRIGHT_E2E_ARTIFACTS") or item.config.rootpath / "build" / "e2e-artifacts")
+        folder = root / item.name.replace("/", "-")
+        try:
+            gather(live, folder, getattr(item, "funcargs", {}).get("namespace"))
+        except Exception as error:  # the report of the failure matters more than its pictures
+            print(f"gathering into {folder} ended early: {error!r}")
+        report.sections.append(("gathered", f"logs, objects, rules and links are in {folder}"))
+    return report

@@ -13,8 +13,8 @@ from nodewright.framework.process import Operator, Options
 class OperatorThread:
     """Runs one Operator; `ended` has its outcome."""
 
-    def __init__(self, options: Options, controllers):
-        self.operator = Operator(options, controllers)
+    def __init__(self, options: Options, controllers, reviewers=None):
+        self.operator = Operator(options, controllers, reviewers=reviewers)
         self.started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._loop: asyncio.AbstractEventLoop | None = None

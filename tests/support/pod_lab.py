@@ -25,7 +25,11 @@ class PodLab:
 
     def __enter__(self) -> Self:
         self.api.create_namespace({"metadata": {"name": self.namespace}})
-        self.api.create_namespaced_service_account(self.namespace, {"metadata": {"name": "default"}})
+        try:
+            self.api.create_namespaced_service_account(self.namespace, {"metadata": {"name": "default"}})
+        except ApiException as error:
+            if error.status != 409:  # kube-controller-manager was faster
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,6 +9,7 @@ import pytest
 from integration.proxy.packet_cases import VIP, PacketCases, Rig, slices
 from integration.proxy.proxy_lab import PODS, inside
 from nodewright_agent.proxy.backends.ipvs.backend import LINK
+from nodewright_agent.proxy.cleanup import remove_all
 from nodewright_agent.proxy.detect import PROBES, choose
 from nodewright_agent.proxy.model import Frontend, Kind, Masquerade, Table, endpoint, frontend_key
 from unit.proxy.proxy_objects import service
@@ -93,6 +94,24 @@ class TestIpvs(PacketCases):
         with inside(rig.lab.path("node")):
             rig.backend.replace(rig.builder.table())
         assert rig.lab.run("node", "ipvsadm", "-Sn") == ""
+
+    def test_the_hosts_cleanup_finds_what_a_former_process_left(self, rig: Rig) -> None:
+        rig.put(service(), *slices(*PODS))
+        rig.backend.close()
+        with inside(rig.lab.path("node")):
+            removed = remove_all()
+            assert "ipset NODEWRIGHT-OFF-CLUSTER" in removed
+            assert any(text.startswith("ipvs services") for text in removed)
+            assert remove_all() == []
+        assert rig.lab.run("node", "ipvsadm", "-Sn") == ""
+        assert rig.lab.run("node", "ipset", "list", "-n") == ""
+        rig.lab.run("node", "ip", "link", "add", LINK, "type", "dummy")
+        with inside(rig.lab.path("node")):
+            assert remove_all() == [], "without sets of ours it is kube-proxy's"
+        assert LINK in rig.lab.run("node", "ip", "link")
+        with inside(rig.lab.path("node")):
+            rig.backend.open()
+            rig.backend.replace(rig.builder.table())
 
     def test_cleanup_leaves_nothing(self, rig: Rig) -> None:
         rig.put(service(), *slices(*PODS))

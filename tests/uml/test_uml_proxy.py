@@ -11,9 +11,9 @@ import pytest
 from uml.uml_launcher import missing, run
 
 ROOT = Path(__file__).parents[2]
-INSIDE = "tests/uml/ipvs_inside.py"
+INSIDE = ("tests/uml/ipvs_inside.py", "tests/uml/switch_inside.py")
 
-pytestmark = [pytest.mark.needs_uml, pytest.mark.needs_root, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.needs_uml, pytest.mark.needs_root, pytest.mark.timeout(560)]
 
 
 def test_ipvs_inside_uml(tmp_path: Path, subtests: pytest.Subtests) -> None:
@@ -21,8 +21,8 @@ def test_ipvs_inside_uml(tmp_path: Path, subtests: pytest.Subtests) -> None:
     if lacking:
         pytest.skip(lacking)
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=100"]
-    argv += ["--junit-xml=/run/results/report.xml", INSIDE]
-    result = run(argv, tmp_path, folder=ROOT, limit=300)
+    argv += ["--junit-xml=/run/results/report.xml", *INSIDE]
+    result = run(argv, tmp_path, folder=ROOT, limit=450)
     assert (tmp_path / "report.xml").exists(), f"no report; the output was:\n{result.output}"
     cases = ElementTree.parse(tmp_path / "report.xml").iter("testcase")
     count = 0

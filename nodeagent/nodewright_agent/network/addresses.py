@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
+
+from nodewright.kube.objects import Node
 
 BRIDGE = "nw-pods"
 """The bridge that joins the pods of one node."""
@@ -85,12 +87,40 @@ class NodeRoute(msgspec.Struct, frozen=True):
     via: str
 
 
-def wanted_routes(nodes: Iterable[tuple[str, str, str]], own_name: str) -> frozenset[NodeRoute]:
-    """Return the routes that node ``own_name`` needs, from (name, pod CIDR, internal IP) of all nodes.
+AGENT_LABEL = "nodewright.dev/agent"
+"""On every Node that an agent registered, with the value ``true``."""
 
-    A node without a CIDR or an address yet has no route: it gets one when its Node object says more.
+
+def node_addresses(node: Node) -> list[str]:
+    """Return the InternalIPs of a Node, else its ExternalIPs.
+
+    An agent beside a kubelet registers its host's address as an ExternalIP: to the host's CNI, a second Node with the
+    InternalIP of the first would be its own.
     """
-    return frozenset(NodeRoute(cidr, ip) for name, cidr, ip in nodes if name != own_name and cidr and ip)
+    for kind in ("InternalIP", "ExternalIP"):
+        found = [entry.address for entry in node.status.addresses if entry.type == kind]
+        if found:
+            return found
+    return []
+
+
+def wanted_routes(
+    nodes: Iterable[Node], own_names: Set[str], own_addresses: Set[str] = frozenset()
+) -> frozenset[NodeRoute]:
+    """Return the routes to the pods of ``nodes`` on other hosts, for the host with these Node names and addresses.
+
+    A node without a CIDR or an address yet has no route: it gets one when its Node object says more. Pods have IPv4
+    addresses only.
+    """
+    routes = set()
+    for node in nodes:
+        via = next((ip for ip in node_addresses(node) if ":" not in ip), "")
+        subnet = node.spec.pod_cidr
+        if node.metadata.name in own_names or via in own_addresses:
+            continue
+        if via and subnet and ":" not in subnet:
+            routes.add(NodeRoute(subnet, via))
+    return frozenset(routes)
 
 
 def route_changes(wanted: Iterable[NodeRoute], present: Mapping[str, str]) -> tuple[list[NodeRoute], list[str]]:

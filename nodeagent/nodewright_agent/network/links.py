@@ -140,9 +140,14 @@ def our_routes(handle: IPRoute) -> dict[str, str]:
     return routes
 
 
-def set_route(handle: IPRoute, subnet: str, via: str) -> None:
-    """Make or replace our route to ``subnet``."""
-    handle.route("replace", dst=subnet, gateway=via, proto=ROUTE_PROTOCOL)
+def set_route(handle: IPRoute, subnet: str, via: str, *, replace: bool) -> None:
+    """Make our route to ``subnet``, or ``replace`` it. Raise ``NetworkError`` where another program has one."""
+    try:
+        handle.route("replace" if replace else "add", dst=subnet, gateway=via, proto=ROUTE_PROTOCOL)
+    except NetlinkError as error:
+        if error.code == errno.EEXIST and our_routes(handle).get(subnet) == via:
+            return  # the proxy of this host was quicker
+        raise NetworkError(f"route to {subnet} via {via}: {os.strerror(error.code)}") from error
 
 
 def delete_route(handle: IPRoute, subnet: str) -> None:

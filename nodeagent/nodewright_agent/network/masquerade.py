@@ -5,7 +5,9 @@ Rules are set once per start, so the tools themselves do it: ``nft`` where the k
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+from pathlib import Path
 
 import msgspec
 
@@ -35,11 +37,15 @@ def nft_table(rule: Rule) -> str:
         f"table ip {table} {{\n"
         "  chain postrouting {\n"
         "    type nat hook postrouting priority srcnat; policy accept;\n"
-        f'    ip saddr {rule.sources} ip daddr != {rule.except_destinations} oifname != "{rule.bridge}" '
+        f"    {_match(rule)} "
         f'counter masquerade comment "{_COMMENT}"\n'
         "  }\n"
         "}\n"
     )
+
+
+def _match(rule: Rule) -> str:
+    return f'ip saddr {rule.sources} ip daddr != {rule.except_destinations} oifname != "{rule.bridge}"'
 
 
 def ensure(rule: Rule) -> str:
@@ -61,11 +67,50 @@ def ensure(rule: Rule) -> str:
     raise NetworkError("cannot masquerade: " + "; ".join(filter(None, problems)))
 
 
+def present(rule: Rule) -> bool:
+    """Return whether nft has the rule."""
+    try:
+        done = subprocess.run(
+            ["nft", "list", "table", "ip", rule.table], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and all(text in done.stdout for text in (_match(rule), _COMMENT))
+
+
+def remove_table(table: str) -> bool:
+    """Remove the nft table of a rule; return whether it was there."""
+    return _run(["nft", "delete", "table", "ip", table]) is None
+
+
 def remove(rule: Rule) -> None:
     """Take the rule away again, whichever tool made it."""
-    _run(["nft", "delete", "table", "ip", rule.table])
+    remove_table(rule.table)
     for tool in ("iptables", "iptables-legacy"):
         _run([tool, "-w", "-t", "nat", "-D", "POSTROUTING", *_iptables_words(rule)])
+
+
+def remove_iptables(source_bridge: str) -> list[str]:
+    """Remove iptables rules of ours that keep traffic of ``source_bridge`` apart; return a text for each."""
+    removed = []
+    for tool in ("iptables", "iptables-legacy"):
+        for words in _iptables_rules(tool):
+            if _COMMENT in words and source_bridge in words and not _run([tool, "-w", "-t", "nat", "-D", *words[1:]]):
+                removed.append(f"{tool} nat {words[1]}: masquerade of {words[3]}")
+    return removed
+
+
+def _iptables_rules(tool: str) -> list[list[str]]:
+    """Return our kind of rules in POSTROUTING as words; the legacy tool is asked only where it is in use."""
+    names = Path("/proc/net/ip_tables_names")
+    if tool == "iptables-legacy" and not (names.exists() and "nat" in names.read_text().split()):
+        return []
+    try:
+        argv = [tool, "-w", "-t", "nat", "-S", "POSTROUTING"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return []
+    return [shlex.split(line) for line in done.stdout.splitlines() if _COMMENT in line]
 
 
 def _iptables_words(rule: Rule) -> list[str]:

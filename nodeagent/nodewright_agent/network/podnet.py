@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from nodewright_agent.network import links, masquerade
+from nodewright_agent.network import forwarding, links, masquerade
 from nodewright_agent.network.addresses import (
     BRIDGE,
     NetworkError,
@@ -25,10 +25,13 @@ from nodewright_agent.network.addresses import (
     route_changes,
 )
 from nodewright_agent.network.ipam import AddressPool
+from nodewright_agent.proxy.backends.nftables.monitor import Monitor
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 TABLE = "nodewright-pods"
+_COALESCE = 0.3
+"""Seconds between a change by others and the look at it; a change comes as several messages."""
 
 
 class NetworkConfig(msgspec.Struct, kw_only=True):
@@ -72,6 +75,29 @@ class PodNetwork:
         routes = frozenset(wanted)
         await self._do(lambda: self._sync_routes(routes))
 
+    async def keep(self) -> None:
+        """Put the masquerade back within a second when another program removes it; never returns."""
+        changed = asyncio.Event()
+        try:
+            monitor = Monitor(TABLE, 0)
+        except OSError as error:
+            log.warning("changes of the pod network's rules are not seen", extra={"error": str(error)})
+            await asyncio.Event().wait()
+            return
+        stop = monitor.start(lambda reason: changed.set())
+        try:
+            while True:
+                await changed.wait()
+                await asyncio.sleep(_COALESCE)
+                changed.clear()
+                try:
+                    await self._do(self._restore)
+                except (NetworkError, OSError) as error:
+                    log.error("rules of the pod network cannot be restored: %s", error)
+        finally:
+            stop()
+            monitor.close()
+
     def attached(self) -> dict[str, str]:
         """Return address by pod UID, as recorded on disk."""
         return {uid: str(address) for uid, address in self._started()[1].assignments().items()}
@@ -95,10 +121,21 @@ class PodNetwork:
             log.warning("br_netfilter is missing (modprobe br_netfilter): Services between pods of one node will fail")
         with links.netlink() as handle:
             self._bridge = links.ensure_bridge(handle, BRIDGE, str(gateway(subnet)), subnet.prefixlen)
-        tool = masquerade.ensure(masquerade.Rule(TABLE, str(subnet), self._config.cluster_cidr, BRIDGE))
+        tool = masquerade.ensure(self._rule(subnet))
+        forwarding.ensure(BRIDGE)
         self._pool = AddressPool(self._config.state_dir / "ipam", subnet)
         self._subnet = subnet
         log.info("pod network is ready", extra={"podCIDR": str(subnet), "bridge": BRIDGE, "masquerade": tool})
+
+    def _rule(self, subnet: IPv4Network) -> masquerade.Rule:
+        return masquerade.Rule(TABLE, str(subnet), self._config.cluster_cidr, BRIDGE)
+
+    def _restore(self) -> None:
+        if self._subnet is None or masquerade.present(self._rule(self._subnet)):
+            return
+        masquerade.ensure(self._rule(self._subnet))
+        forwarding.ensure(BRIDGE)
+        log.warning("another program removed the pod network's rules; they are restored")
 
     def _attach(self, pod_uid: str, netns: Path) -> PodAddress:
         subnet, pool = self._started()
@@ -128,14 +165,21 @@ class PodNetwork:
             self._pool.release(pod_uid)
 
     def _sync_routes(self, wanted: frozenset[NodeRoute]) -> None:
+        problems: list[str] = []
         with links.netlink() as handle:
-            changed, gone = route_changes(wanted, links.our_routes(handle))
+            present = links.our_routes(handle)
+            changed, gone = route_changes(wanted, present)
             for subnet in gone:
                 links.delete_route(handle, subnet)
             for route in changed:
-                links.set_route(handle, route.subnet, route.via)
+                try:
+                    links.set_route(handle, route.subnet, route.via, replace=route.subnet in present)
+                except NetworkError as error:  # keeps no other route from being set
+                    problems.append(str(error))
         if changed or gone:
             log.info("routes to other nodes changed", extra={"set": [r.subnet for r in changed], "removed": gone})
+        if problems:
+            raise NetworkError("; ".join(problems))
 
 
 def _has_address(ip: str) -> bool:

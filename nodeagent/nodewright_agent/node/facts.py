@@ -1,4 +1,4 @@
-"""What the host is: identity, kernel, capacity, and what is available now. Reads /proc, /sys and /etc only."""
+"""What the host is: identity, kernel, capacity, and what is available now. Reads /proc, /sys, and the host's /etc."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from nodewright_agent.runtime.hostspace import HostSpace
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
@@ -40,18 +42,18 @@ class Availability:
     pid_limit: int
 
 
-def read_facts(state_dir: Path) -> HostFacts:
+def read_facts(state_dir: Path, host: HostSpace) -> HostFacts:
     """Read the host's facts; the file system of ``state_dir`` is the node's disk."""
     disk = os.statvfs(state_dir)
     boot_id = _text("/proc/sys/kernel/random/boot_id")
-    machine_id = _text("/etc/machine-id") or _text("/var/lib/dbus/machine-id")
+    machine_id = _host_text(host, "/etc/machine-id", "/var/lib/dbus/machine-id")
     return HostFacts(
         machine_id=machine_id,
         # Readable for root only, and absent in virtual machines of some kinds: upstream then shows the machine id.
         system_uuid=_text("/sys/class/dmi/id/product_uuid").lower() or machine_id,
         boot_id=boot_id,
         kernel_version=platform.release(),
-        os_image=os_image(_text("/etc/os-release")),
+        os_image=os_image(_host_text(host, "/etc/os-release", "/usr/lib/os-release")),
         architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
         cpus=len(os.sched_getaffinity(0)),
         memory=meminfo(_text("/proc/meminfo"))["MemTotal"],
@@ -113,3 +115,15 @@ def _text(path: str) -> str:
         return Path(path).read_text().strip()
     except OSError:
         return ""
+
+
+def _host_text(host: HostSpace, *paths: str) -> str:
+    """Return the text of the first file of the host that has any."""
+    for path in paths:
+        try:
+            text = host.read_text(path).strip()
+        except OSError:
+            continue
+        if text:
+            return text
+    return ""

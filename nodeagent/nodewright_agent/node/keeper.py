@@ -9,11 +9,12 @@ from pathlib import Path
 
 from nodewright.kube import quantity
 from nodewright.kube.cache import WatchCache
-from nodewright.kube.client import Client, PatchType
+from nodewright.kube.client import PatchType
 from nodewright.kube.errors import ApiError
 from nodewright.kube.leases import LeaseHolder
 from nodewright.kube.objects import Node, NodeStatus, ObjectReference, OwnerReference
 from nodewright.kube.resources import NODES
+from nodewright_agent.bootstrap.clients import Clients
 from nodewright_agent.config import AgentConfig
 from nodewright_agent.node.conditions import doubted, node_conditions, pressures, transitions
 from nodewright_agent.node.facts import HostFacts, read_availability, read_facts
@@ -21,6 +22,7 @@ from nodewright_agent.node.registration import register
 from nodewright_agent.node.status import changed, node_status, node_status_patch
 from nodewright_agent.pods.ports import Clock, Events
 from nodewright_agent.pods.times import rfc3339
+from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.images.model import Image
 
 log = logging.getLogger(__name__)
@@ -34,16 +36,23 @@ class NodeKeeper:
     """One node's presence in the API."""
 
     def __init__(
-        self, client: Client, config: AgentConfig, events: Events, images: Callable[[], Iterable[Image]], clock: Clock
+        self,
+        clients: Clients,
+        config: AgentConfig,
+        events: Events,
+        images: Callable[[], Iterable[Image]],
+        clock: Clock,
     ) -> None:
         """Describe the node; nothing is sent before ``run``."""
-        self.facts: HostFacts = read_facts(Path(config.state_dir))
+        client = clients.node
+        self.facts: HostFacts = read_facts(Path(config.state_dir), HostSpace(root=config.host_root))
         self.problems: dict[str, str] = {}
         """What keeps the node from being Ready, by component; change it with ``report``."""
         self.node: Node | None = None
         self.cache: WatchCache[Node] = WatchCache(
             client, NODES, type=Node, field_selector=f"metadata.name={config.node_name}", name="node"
         )
+        self._clients = clients
         self._client, self._config, self._events, self._images, self._clock = client, config, events, images, clock
         self._listeners: list[Callable[[Node], None]] = []
         self._changed = asyncio.Event()
@@ -75,7 +84,7 @@ class NodeKeeper:
 
     async def run(self) -> None:
         """Register, then keep Lease and status until cancelled."""
-        self.node = await register(self._client, self._config, self.facts, self.status())
+        self.node = await self._register(self.status())
         self._events.event(self.reference, "Normal", "Starting", "Starting kubelet.")
         self._report_reboot(self.node)
         lease = LeaseHolder(
@@ -98,6 +107,9 @@ class NodeKeeper:
         old = self.node.status.conditions if self.node is not None else []
         conditions = node_conditions(old, short, self.problems.values(), rfc3339(self._clock()))
         return node_status(self._config, self.facts, conditions, self._images())
+
+    async def _register(self, status: NodeStatus) -> Node:
+        return await register(self._clients.node, self._clients.cluster, self._config, self.facts, status)
 
     async def _keep_status(self) -> None:
         while True:
@@ -129,7 +141,7 @@ class NodeKeeper:
             log.warning("cannot post the node's status: %s", error)
             if error.status == 404:
                 # Somebody deleted the Node: a kubelet only comes back when it is restarted; we do at once.
-                self.node = await register(self._client, self._config, self.facts, wanted)
+                self.node = await self._register(wanted)
             return
         for reason in transitions(node.status.conditions, wanted.conditions):
             text = f"Node {self._config.node_name} status is now: {reason}"

@@ -12,7 +12,8 @@ from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client
 from nodewright.kube.objects import Node
 from nodewright.kube.resources import NODES
-from nodewright_agent.network.addresses import NetworkError, NodeRoute, wanted_routes
+from nodewright_agent.config import AgentConfig
+from nodewright_agent.network.addresses import AGENT_LABEL, NetworkError, NodeRoute, wanted_routes
 from nodewright_agent.node.keeper import NodeKeeper
 
 log = logging.getLogger(__name__)
@@ -33,20 +34,37 @@ class PodNetwork(Protocol):
     async def sync_routes(self, wanted: frozenset[NodeRoute]) -> None:
         """Make our routes exactly these."""
 
+    async def keep(self) -> None:
+        """Put rules right that others remove; never returns."""
+
 
 class NodeNetworking:
     """Starts the network of one node and follows the other nodes."""
 
-    def __init__(self, client: Client, keeper: NodeKeeper, network: PodNetwork, state_dir: Path, pod_cidr: str) -> None:
-        """``pod_cidr`` overrides what the cluster says; the last one is remembered below ``state_dir``."""
+    def __init__(self, client: Client, keeper: NodeKeeper, network: PodNetwork, config: AgentConfig) -> None:
+        """``client`` may watch all Nodes. The pod CIDR of before is remembered below the state directory.
+
+        Beside a kubelet, only pods of other agents are routed to: its CNI routes to the pods of kubelets, and the
+        host's ``nodewright proxy --routes``, where there is one, makes the same routes as we do.
+        """
+        beside_kubelet = bool(config.host_node_name)
         self.ready = asyncio.Event()
         self._keeper, self._network = keeper, network
-        self._memory = state_dir / "pod-cidr"
-        self._given = pod_cidr
+        self._memory = config.state / "network" / "pod-cidr"
+        self._given = config.pod_cidr
+        # The kubelet's Node has our address: its pods are reached through its own CNI.
+        self._own_names = {config.node_name, config.host_node_name}
+        self._own_addresses = {config.node_ip}
         self._cidr = ""
         self._cidr_known = asyncio.Event()
         self._routes_changed = asyncio.Event()
-        self._nodes: WatchCache[Node] = WatchCache(client, NODES, type=Node, name="nodes")
+        self._nodes: WatchCache[Node] = WatchCache(
+            client,
+            NODES,
+            type=Node,
+            label_selector=f"{AGENT_LABEL}=true" if beside_kubelet else "",
+            name="nodes",
+        )
         self._nodes.add_handler(lambda old, new: self._routes_changed.set())
         keeper.on_change(self._node_changed)
         keeper.report(COMPONENT, _NOT_READY.format("the node has no pod CIDR yet"))
@@ -55,6 +73,7 @@ class NodeNetworking:
         """Start the network, then follow the routes; never returns."""
         await self._start()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._network.keep())
             group.create_task(self._nodes.run())
             group.create_task(self._keep_routes())
 
@@ -83,17 +102,14 @@ class NodeNetworking:
         while True:
             self._routes_changed.clear()
             try:
-                await self._network.sync_routes(wanted_routes(map(_facts, self._nodes.values()), self._own_name))
+                nodes = self._nodes.values()
+                await self._network.sync_routes(wanted_routes(nodes, self._own_names, self._own_addresses))
             except (NetworkError, OSError) as error:
                 log.error("routes to other nodes cannot be set: %s", error)
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
             await self._routes_changed.wait()
-
-    @property
-    def _own_name(self) -> str:
-        return self._keeper.reference.name
 
     def _node_changed(self, node: Node) -> None:
         if not self._given and node.spec.pod_cidr:
@@ -109,11 +125,6 @@ class NodeNetworking:
             return
         self._cidr = cidr
         self._cidr_known.set()
-
-
-def _facts(node: Node) -> tuple[str, str, str]:
-    addresses = [entry.address for entry in node.status.addresses if entry.type == "InternalIP"]
-    return node.metadata.name, node.spec.pod_cidr, next(iter(addresses), "")
 
 
 def _read(path: Path) -> str:

@@ -67,7 +67,7 @@ def node_status(
         capacity=capacity(config, facts),
         allocatable=allocatable(config, facts),
         conditions=list(conditions),
-        addresses=[NodeAddress("InternalIP", config.node_ip), NodeAddress("Hostname", config.node_name)],
+        addresses=[NodeAddress(config.node_address_type, config.node_ip), NodeAddress("Hostname", config.node_name)],
         daemon_endpoints=NodeDaemonEndpoints(DaemonEndpoint(config.port)),
         node_info=NodeSystemInfo(
             machine_id=facts.machine_id,

@@ -91,6 +91,8 @@ class PodOperations:
             await parts.network_ready.wait()
             assert paths.net is not None
             ips = ((await parts.network.attach(uid, Path(paths.net))).ip,)
+        if parts.files.need_services(pod):
+            await parts.services_ready.wait()
         for reason, text in parts.files.write(pod, parts.records.directory(uid), ips or parts.host_ips):
             parts.events.event(refs.reference(pod), "Warning", reason, text)
         self._ips[uid] = ips

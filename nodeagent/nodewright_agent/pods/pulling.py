@@ -30,18 +30,32 @@ class Images(Protocol):
         """Fetch an image."""
 
 
-class ImagePuller:
-    """Finds or pulls the images of containers."""
+class Source(Protocol):
+    """Where images may be beside the store: on this machine, for somebody else."""
 
-    def __init__(self, images: Images, client: Client, events: Events, clock: Clock) -> None:
+    async def current(self, ref: str, present: Image | None) -> Image | None:
+        """Return what the name means on this machine, given what it means in the store; None: nothing."""
+
+
+class ImagePuller:
+    """Finds or pulls the images of containers.
+
+    "Present on this machine" is what the store has, or one of ``sources``; with Always neither is looked at: the
+    registry says each time what the name means, and content that we have is not fetched again.
+    """
+
+    def __init__(
+        self, images: Images, client: Client, events: Events, clock: Clock, sources: Sequence[Source] = ()
+    ) -> None:
         """Pull secrets are read through ``client``."""
         self._images, self._client, self._events, self._clock = images, client, events, clock
+        self._sources = sources
 
     async def ensure(self, pod: Pod, container: Container) -> Image:
         """Return the image for the next start of the container. Raises ``ImageProblem``; events tell what was done."""
         ref, policy = container.image, container.image_pull_policy or "IfNotPresent"
         try:
-            present = self._images.resolve(ref) if policy != "Always" else None
+            present = await self._present(ref) if policy != "Always" else None
         except ImageError as error:
             text = str(error)
             self._event(pod, container, "Warning", "InspectFailed", text)
@@ -55,6 +69,12 @@ class ImagePuller:
             self._event(pod, container, "Warning", "ErrImageNeverPull", text)
             raise ImageProblem("ErrImageNeverPull", text)
         return await self._pull(pod, container)
+
+    async def _present(self, ref: str) -> Image | None:
+        image = self._images.resolve(ref)
+        for source in self._sources:
+            image = await source.current(ref, image)
+        return image
 
     async def _pull(self, pod: Pod, container: Container) -> Image:
         ref = container.image

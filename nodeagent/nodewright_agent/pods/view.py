@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from nodewright_agent.server.view import ContainerUsage, NodeUsage, PodUsage, Us
 class AgentPodsView:
     """What the server may know of the pods."""
 
-    def __init__(self, manager: PodManager, runtime: Runtime, config: AgentConfig) -> None:
-        """Look at the manager's pods."""
-        self._manager, self._runtime, self._config = manager, runtime, config
+    def __init__(
+        self, manager: PodManager, runtime: Runtime, config: AgentConfig, cluster_dns: Callable[[], Sequence[str]]
+    ) -> None:
+        """Look at the manager's pods; `cluster_dns` gives what they have as DNS servers."""
+        self._manager, self._runtime, self._config, self._cluster_dns = manager, runtime, config, cluster_dns
 
     @property
     def log_root(self) -> Path:
@@ -71,8 +73,10 @@ class AgentPodsView:
             "address": config.bind_address,
             "port": config.port,
             "clusterDomain": config.cluster_domain,
-            "clusterDNS": config.cluster_dns,
+            "clusterDNS": list(self._cluster_dns()),
             "maxPods": config.max_pods,
+            "containerLogMaxSize": config.container_log_max_size,
+            "containerLogMaxFiles": config.container_log_max_files,
             "nodeLeaseDurationSeconds": config.lease_duration_seconds,
             "cgroupRoot": config.cgroup_root,
             "resolvConf": config.resolv_conf,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from nodewright_agent.proxy.model import Frontend, is_ipv6
@@ -101,15 +101,27 @@ class Conntrack:
             if flow is not None:
                 yield flow
 
-    def forget(self, frontends: Mapping[bytes, Frontend]) -> int:
-        """Delete the stale flows to these frontends; gives how many."""
+    def forget(self, frontends: Mapping[bytes, Frontend], *, every: bool = False) -> int:
+        """Delete the stale flows to these frontends, or all of them; gives how many."""
+
+        def gone(flow: Flow) -> bool:
+            return stale(flow, frontends) or (every and flow.frontend in frontends)
+
         deleted = 0
         for ipv6 in sorted({is_ipv6(key) for key, value in frontends.items() if key[-3] == _UDP and value.serving}):
-            head = struct.pack("=BBH", _AF[ipv6], 0, 0)
-            for flow in [flow for flow in self.flows(ipv6=ipv6) if stale(flow, frontends)]:
-                failures = self._socket.request(_DELETE, 0, head + flow.identity)
-                if not failures:
-                    deleted += 1
-                elif failures[0].errno != errno.ENOENT:  # it may have ended meanwhile
-                    raise NetlinkError(failures[0].errno, f"delete conntrack entry: {failures[0]}")
+            deleted += self._delete(ipv6, [flow for flow in self.flows(ipv6=ipv6) if gone(flow)])
+        return deleted
+
+    def forget_addresses(self, addresses: Set[bytes], *, ipv6: bool) -> int:
+        """Delete the UDP flows that were first sent to one of these packed addresses; gives how many."""
+        return self._delete(ipv6, [flow for flow in self.flows(ipv6=ipv6) if flow.frontend[:-3] in addresses])
+
+    def _delete(self, ipv6: bool, flows: Iterable[Flow]) -> int:
+        deleted, head = 0, struct.pack("=BBH", _AF[ipv6], 0, 0)
+        for flow in flows:
+            failures = self._socket.request(_DELETE, 0, head + flow.identity)
+            if not failures:
+                deleted += 1
+            elif failures[0].errno != errno.ENOENT:  # it may have ended meanwhile
+                raise NetlinkError(failures[0].errno, f"delete conntrack entry: {failures[0]}")
         return deleted

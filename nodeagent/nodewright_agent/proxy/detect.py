@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from nodewright_agent.proxy.backends import BACKENDS
 
 ORDER = ("ipvs", "nftables", "iptables")
 """What `auto` prefers, best first."""
+
+SHARED_ORDER = ("nftables", "ipvs", "iptables")
+"""The same beside another proxy: kube-proxy in ipvs mode deletes virtual servers that it does not know."""
 
 
 class Choice(NamedTuple):
@@ -33,8 +36,8 @@ Probe = Callable[[], str | None]
 """Gives what is missing, or None where the backend can work."""
 
 
-def choose(mode: str, probes: Mapping[str, Probe]) -> Choice:
-    """Choose a backend. An explicit mode is never replaced by another one.
+def choose(mode: str, probes: Mapping[str, Probe], order: Sequence[str] = ORDER) -> Choice:
+    """Choose a backend, for `auto` by `order`. An explicit mode is never replaced by another one.
 
     Raises ProxyModeError where the mode, or for `auto` every mode, is impossible.
     """
@@ -46,11 +49,11 @@ def choose(mode: str, probes: Mapping[str, Probe]) -> Choice:
             f"proxy mode {mode} cannot be used: {missing}", "use --proxy-mode auto, or supply what is missing"
         )
     rejected: list[str] = []
-    for name in ORDER:
+    for name in order:
         missing = probes[name]()
         if missing is None:
             why = "; ".join(rejected)
-            return Choice(name, f"auto: the first of {', '.join(ORDER)} that works here{f' ({why})' if why else ''}")
+            return Choice(name, f"auto: the first of {', '.join(order)} that works here{f' ({why})' if why else ''}")
         rejected.append(f"{name}: {missing}")
     raise ProxyModeError(
         f"no proxy mode can be used: {'; '.join(rejected)}",

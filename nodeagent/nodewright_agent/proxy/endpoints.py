@@ -5,7 +5,7 @@ Pure functions. The rules are upstream's to the letter, since workloads are test
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import NamedTuple
 
 from nodewright_agent.proxy.model import endpoint, pack_address
@@ -42,9 +42,11 @@ class Choice(NamedTuple):
 
 
 def backends_of(
-    slices: Iterable[EndpointSlice], port_name: str, protocol: str, node_name: str, *, ipv6: bool
+    slices: Iterable[EndpointSlice], port_name: str, protocol: str, here: Set[str], *, ipv6: bool
 ) -> list[Backend]:
     """Give the endpoints that the slices of a Service have for one port, without duplicates, sorted.
+
+    ``here`` names the Nodes of this host: what runs on any of them is local.
 
     A port or address that is missing or malformed is left out. Where slices overlap, the endpoint that is not
     terminating wins (upstream: endpointslicecache.go); slices are read in the order given, so pass them sorted by name.
@@ -58,7 +60,7 @@ def backends_of(
             if not port.port or (port.name or "") != port_name or (port.protocol or "TCP") != protocol:
                 continue
             for entry in item.endpoints:
-                backend = _backend(entry, port.port, node_name, ipv6=ipv6)
+                backend = _backend(entry, port.port, here, ipv6=ipv6)
                 if backend is None:
                     continue
                 known = found.get(backend.address)
@@ -67,7 +69,7 @@ def backends_of(
     return [found[address] for address in sorted(found)]
 
 
-def _backend(entry: Endpoint, port: int, node_name: str, *, ipv6: bool) -> Backend | None:
+def _backend(entry: Endpoint, port: int, here: Set[str], *, ipv6: bool) -> Backend | None:
     if not entry.addresses:
         return None
     try:
@@ -82,27 +84,27 @@ def _backend(entry: Endpoint, port: int, node_name: str, *, ipv6: bool) -> Backe
         conditions.ready is not False,
         conditions.serving is not False,
         conditions.terminating is True,
-        entry.node_name == node_name,
+        entry.node_name in here,
         frozenset(zone.name for zone in hints.for_zones) if hints else frozenset(),
         frozenset(node.name for node in hints.for_nodes) if hints else frozenset(),
     )
 
 
-def topology(backends: Sequence[Backend], node_name: str, zone: str) -> str:
+def topology(backends: Sequence[Backend], here: Set[str], zone: str) -> str:
     """Give "node", "zone" or "" from the hints of the ready endpoints.
 
     Hints count only if every ready endpoint has some, and at least one names this node or zone: otherwise the
     controller that wrote them has not caught up, and traffic must not be lost to that.
     """
     ready = [backend for backend in backends if backend.ready]
-    if all(backend.nodes for backend in ready) and any(node_name in backend.nodes for backend in ready):
+    if all(backend.nodes for backend in ready) and any(here & backend.nodes for backend in ready):
         return "node"
     if all(backend.zones for backend in ready) and any(zone in backend.zones for backend in ready):
         return "zone"
     return ""
 
 
-def choose(backends: Sequence[Backend], *, uses_cluster: bool, uses_local: bool, node_name: str, zone: str) -> Choice:
+def choose(backends: Sequence[Backend], *, uses_cluster: bool, uses_local: bool, here: Set[str], zone: str) -> Choice:
     """Choose endpoints as upstream's CategorizeEndpoints does.
 
     Both lists prefer ready endpoints and fall back, each by itself, to those that serve while they terminate.
@@ -110,17 +112,17 @@ def choose(backends: Sequence[Backend], *, uses_cluster: bool, uses_local: bool,
     cluster: list[Backend] = []
     local: list[Backend] = []
     if uses_cluster:
-        mode = topology(backends, node_name, zone)
+        mode = topology(backends, here, zone)
         cluster = [
             backend
             for backend in backends
-            if backend.ready and (not mode or (node_name in backend.nodes if mode == "node" else zone in backend.zones))
+            if backend.ready and (not mode or (here & backend.nodes if mode == "node" else zone in backend.zones))
         ]
         if not cluster:
             cluster = [backend for backend in backends if backend.last_resort]
     exists = bool(cluster)
     if uses_local:
         exists = exists or any(backend.ready or backend.last_resort for backend in backends)
-        here = [backend for backend in backends if backend.local]
-        local = [backend for backend in here if backend.ready] or [backend for backend in here if backend.last_resort]
+        near = [backend for backend in backends if backend.local]
+        local = [backend for backend in near if backend.ready] or [backend for backend in near if backend.last_resort]
     return Choice(tuple(backend.address for backend in cluster), tuple(backend.address for backend in local), exists)

@@ -25,14 +25,14 @@ class HealthCheckServers:
         """`failed(service, message)` is told of a port that cannot be opened; it is tried again at the next change."""
         self._health, self._failed = health, failed
         self._wanted: dict[str, HealthCheck] = {}
-        self._running: dict[str, tuple[int, web.AppRunner]] = {}
+        self._running: dict[str, tuple[tuple[int, tuple[str, ...]], web.AppRunner]] = {}
 
     async def sync(self, wanted: Mapping[str, HealthCheck], addresses: tuple[str, ...]) -> None:
         """Open and close ports on the node's addresses (none: on all), and take over the counts."""
         self._wanted = dict(wanted)
-        for service, (port, runner) in list(self._running.items()):
+        for service, (place, runner) in list(self._running.items()):
             check = wanted.get(service)
-            if check is None or check.port != port:
+            if check is None or (check.port, addresses) != place:
                 del self._running[service]
                 await runner.cleanup()
         for service, check in wanted.items():
@@ -56,7 +56,7 @@ class HealthCheckServers:
             log.error("no health check server", extra={"service": service, "port": port, "error": str(error)})
             self._failed(service, message)
             return
-        self._running[service] = (port, runner)
+        self._running[service] = ((port, addresses), runner)
 
     def _answer(self, service: str) -> web.Response:
         check = self._wanted.get(service)

@@ -63,6 +63,9 @@ class ProxyMetrics:
             "Full syncs because others changed our rules",
             registry=self.registry,
         )
+        self.routes = Gauge(
+            "nodewright_proxy_routes", "Routes to agents' pods on other hosts", ["state"], registry=self.registry
+        )
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
         return Histogram(f"kubeproxy_{name}", text, buckets=buckets, registry=self.registry)

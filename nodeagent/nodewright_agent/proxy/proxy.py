@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client
@@ -14,19 +14,24 @@ from nodewright.kube.events import EventRecorder
 from nodewright.kube.objects import Node, ObjectReference
 from nodewright.kube.resources import ENDPOINTSLICES, NODES, SERVICES
 from nodewright.kube.times import parse_rfc3339
-from nodewright_agent.proxy.backends import make_backend
-from nodewright_agent.proxy.backends.base import Backend, BackendOptions
+from nodewright_agent.network.addresses import node_addresses
+from nodewright_agent.proxy.backends.base import Backend, BackendError
 from nodewright_agent.proxy.config import ProxyConfig
-from nodewright_agent.proxy.detect import PROBES, Choice, choose
+from nodewright_agent.proxy.detect import Choice
 from nodewright_agent.proxy.health import Endpoints, Health
 from nodewright_agent.proxy.healthcheck import HealthCheckServers
+from nodewright_agent.proxy.hostaddresses import follow_addresses, within
 from nodewright_agent.proxy.metrics import ProxyMetrics, Row, TrafficCollector
 from nodewright_agent.proxy.model import endpoint_text, key_text, pack_address, unpack_address
 from nodewright_agent.proxy.objects import TRIGGER_TIME_ANNOTATION, EndpointSlice, Service
+from nodewright_agent.proxy.onlyone import OnlyOne
+from nodewright_agent.proxy.routes import NodeRoutes
 from nodewright_agent.proxy.services import NodeView
+from nodewright_agent.proxy.switching import ModeSwitch
 from nodewright_agent.proxy.sync import Syncer
 from nodewright_agent.proxy.sysctl import tune_conntrack
 from nodewright_agent.proxy.table import TableBuilder
+from nodewright_agent.proxy.wishes import Wishes, no_wishes
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +44,13 @@ def service_selector(proxy_name: str | None) -> str:
     return f"{_PROXY_NAME_LABEL}={proxy_name}" if proxy_name else f"!{_PROXY_NAME_LABEL}"
 
 
-def node_view(config: ProxyConfig, node: Node | None) -> NodeView:
-    """Put together what the rules need to know of the node."""
-    addresses = list(config.node_ips)
-    if not addresses and node is not None:
-        addresses = [item.address for item in node.status.addresses if item.type == "InternalIP"]
+def node_view(config: ProxyConfig, node: Node | None, host: Iterable[str] = ()) -> NodeView:
+    """Put together what the rules need to know of the node; `host`: the addresses of this host."""
+    addresses: Sequence[str] = config.node_ips
+    if config.node_port_networks:
+        addresses = within(host, config.node_port_networks)
+    elif not addresses and node is not None:
+        addresses = node_addresses(node)
     labels = node.metadata.labels if node is not None else {}
     return NodeView(
         config.node_name,
@@ -51,6 +58,7 @@ def node_view(config: ProxyConfig, node: Node | None) -> NodeView:
         tuple(pack_address(address) for address in addresses),
         config.pod_cidrs,
         config.masquerade_all,
+        frozenset(config.local_nodes),
     )
 
 
@@ -70,14 +78,20 @@ class Proxy:
         backend: Backend | None = None,
         recorder: EventRecorder | None = None,
         metrics: ProxyMetrics | None = None,
+        wishes: Wishes | None = None,
     ) -> None:
-        """Check the configuration; nothing is started. Raises ProxyConfigError."""
+        """Check the configuration; nothing is started. Raises ProxyConfigError.
+
+        `wishes` brings settings that replace the configured ones while the proxy runs; it must be running itself.
+        """
         self.config = config.check()
-        self.choice: Choice | None = None
         self.health = Health(time.time)
         self.metrics = metrics or ProxyMetrics()
         self._client, self._backend, self._recorder = client, backend, recorder
+        self._modes = ModeSwitch(config, wishes or no_wishes(), self._event)
         self._builder = TableBuilder(node_view(config, None))
+        self._node: Node | None = None
+        self._host: frozenset[str] = frozenset()
         self._syncer: Syncer | None = None
         self._nodes = WatchCache(
             client, NODES, type=Node, field_selector=f"metadata.name={config.node_name}", name="proxy-node"
@@ -104,17 +118,21 @@ class Proxy:
         self._ready = asyncio.Event()
         self.endpoints = Endpoints(self.health, self.metrics, lambda: self.choice.mode if self.choice else "")
 
+    @property
+    def choice(self) -> Choice | None:
+        """The backend in use and the reason; None before one is chosen."""
+        return self._modes.choice
+
     async def run(self) -> None:
         """Serve until cancelled. Raises ProxyModeError or BackendError where no backend can work."""
         if self._backend is None:
-            self.choice = await asyncio.to_thread(choose, self.config.mode, PROBES)
-            options = BackendOptions(self.config.pod_cidrs, self.config.ipvs_scheduler, self.config.ipv6)
-            self._backend = make_backend(self.choice.mode, options)
+            backend = await self._modes.first()
         else:
-            self.choice = Choice(self._backend.name, "given by the caller")
+            backend = self._backend
+            self._modes.choice = Choice(backend.name, "given by the caller")
         syncer = self._syncer = Syncer(
             self._builder,
-            self._backend,
+            backend,
             health=self.health,
             metrics=self.metrics,
             coalesce=self.config.coalesce,
@@ -122,7 +140,9 @@ class Proxy:
             failed=self._sync_failed,
             synced=self._serve_health_checks,
         )
+        right = OnlyOne()
         try:
+            await right.wait(self._second)
             await syncer.open()
             # after the backend is open: the settings appear with the kernel's connection tracking
             await asyncio.to_thread(tune_conntrack, os.cpu_count() or 1)
@@ -131,6 +151,12 @@ class Proxy:
             await self._health_checks.close()
             await self.endpoints.close()
             await syncer.close()
+            right.release()
+
+    def _second(self) -> None:
+        text = "another nodewright proxy serves this host; this one takes over when that ends"
+        log.warning(text)
+        self._event("Warning", "ProxyWaits", text)
 
     async def _serve(self, syncer: Syncer) -> None:
         assert self.choice is not None
@@ -142,13 +168,39 @@ class Proxy:
             await self.endpoints.serve(self.config.metrics_address, self.config.metrics_port, metrics=True)
         self.metrics.registry.register(TrafficCollector(self._traffic))
         async with asyncio.TaskGroup() as group:
+            if self.config.node_port_networks:
+                group.create_task(follow_addresses(self._addresses_changed))
+            if self.config.routes:
+                group.create_task(self._node_routes().run())
             for cache in (self._nodes, self._services, self._slices):
                 group.create_task(cache.run())
             # an empty table while lists are under way would cut off every Service that works now
             for cache in (self._nodes, self._services, self._slices):
                 await cache.wait_synced()
             self._ready.set()
+            group.create_task(self._follow_wishes(syncer))
             await syncer.run()
+
+    async def _follow_wishes(self, syncer: Syncer) -> None:
+        """Remove what a former process in another mode left, now that ours works; then switch when it is wished."""
+        await syncer.wait_synced()
+        if self._backend is None:
+            from nodewright_agent.proxy.cleanup import remove_others
+
+            try:
+                removed = await syncer.call(lambda: remove_others(syncer.backend.name))
+            except (BackendError, OSError) as error:
+                log.warning("rules of another proxy mode are not removed", extra={"error": str(error)})
+            else:
+                if removed:
+                    log.info("rules of another proxy mode removed", extra={"removed": removed})
+        await self._modes.follow(syncer)
+
+    def _node_routes(self) -> NodeRoutes:
+        def failed(text: str) -> None:
+            self._event("Warning", "RoutesNotSet", f"Pods of agents on other hosts cannot be reached: {text}")
+
+        return NodeRoutes(self._client, self._builder.node.here, self.metrics, failed=failed)
 
     async def wait_synced(self) -> None:
         """Wait until the rules are in the kernel for the first time."""
@@ -158,7 +210,15 @@ class Proxy:
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         self.health.node(new)
-        self._builder.set_node(node_view(self.config, new))
+        self._node = new
+        self._view_changed()
+
+    def _addresses_changed(self, addresses: frozenset[str]) -> None:
+        self._host = addresses
+        self._view_changed()
+
+    def _view_changed(self) -> None:
+        self._builder.set_node(node_view(self.config, self._node, self._host))
         if self._builder.dirty:
             self._poke()
 
@@ -210,17 +270,17 @@ class Proxy:
 
     def _traffic(self) -> Iterable[Row]:
         """Read the kernel's counters; called in a thread, by a scrape of the metrics."""
-        syncer, backend = self._syncer, self._backend
-        if syncer is None or backend is None:
+        syncer = self._syncer
+        if syncer is None:
             return []
-        counters = syncer.submit(backend.counters)
+        counters = syncer.submit(lambda: syncer.backend.counters())
         owners = self._builder.owners()
         return [(owners.get(key, ""), key_text(key), *value) for key, value in counters.items()]
 
     async def describe(self, service: str) -> list[str]:
         """Say for a Service (`namespace/name`) which addresses it has here, who serves them, and what carries that."""
-        syncer, backend = self._syncer, self._backend
-        if syncer is None or backend is None:
+        syncer = self._syncer
+        if syncer is None:
             return ["the proxy has not started yet"]
         lines: list[str] = []
         conflicts = self._builder.conflicts()
@@ -237,5 +297,5 @@ class Proxy:
                 lines.append(f"  a client keeps its endpoint for {frontend.affinity} s")
             if frontend.sources is not None:
                 lines.append(f"  open to: {', '.join(frontend.sources) or 'nobody'}")
-            lines += [f"  {line}" for line in await syncer.call(lambda key=key: backend.describe(key))]  # type: ignore[misc]
+            lines += [f"  {line}" for line in await syncer.call(lambda key=key: syncer.backend.describe(key))]  # type: ignore[misc]
         return lines or [f"{service}: no rules here (headless, ExternalName, of another proxy, or unknown)"]

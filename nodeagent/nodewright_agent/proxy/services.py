@@ -37,6 +37,13 @@ class NodeView(NamedTuple):
     pod_cidrs: tuple[str, ...] = ()
     """Sources inside are in the cluster. Empty: unknown, and nothing is masqueraded for being outside."""
     masquerade_all: bool = False
+    also_here: frozenset[str] = frozenset()
+    """Names of other Nodes on this host: their endpoints are local, too."""
+
+    @property
+    def here(self) -> frozenset[str]:
+        """Names of all Nodes on this host."""
+        return self.also_here | {self.name}
 
 
 class HealthCheck(NamedTuple):
@@ -93,7 +100,7 @@ def _health_check(
     addresses = {
         backend.address[:-2]
         for port in spec.ports
-        for backend in backends_of(slices, port.name, port.protocol, node.name, ipv6=ipv6)
+        for backend in backends_of(slices, port.name, port.protocol, node.here, ipv6=ipv6)
         if backend.local and backend.ready
     }
     return HealthCheck(spec.health_check_node_port, len(addresses))
@@ -121,12 +128,12 @@ class _Port:
         self.internal_local = spec.internal_traffic_policy == "Local"
         self.external_local = spec.external_traffic_policy == "Local"
         reachable = bool(port.node_port or external_ips or balancer_ips)
-        self.backends = backends_of(slices, port.name, port.protocol, node.name, ipv6=is_ipv6(cluster_ip))
+        self.backends = backends_of(slices, port.name, port.protocol, node.here, ipv6=is_ipv6(cluster_ip))
         self.choice = choose(
             self.backends,
             uses_cluster=not self.internal_local or reachable,
             uses_local=self.internal_local or (self.external_local and reachable),
-            node_name=node.name,
+            here=node.here,
             zone=node.zone,
         )
         self.affinity = _affinity(service)

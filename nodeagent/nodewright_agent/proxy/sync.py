@@ -7,10 +7,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from nodewright_agent.proxy.backends.base import Backend
 from nodewright_agent.proxy.conntrack import Conntrack
+from nodewright_agent.proxy.former import FormerBackends
 from nodewright_agent.proxy.health import Health
 from nodewright_agent.proxy.metrics import ProxyMetrics
 from nodewright_agent.proxy.model import Frontend
@@ -21,6 +22,14 @@ T = TypeVar("T")
 
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
 _UDP = 17
+
+
+class _Switch(NamedTuple):
+    """A backend that is to take the present one's place, and who waits for that."""
+
+    backend: Backend
+    take_over: bool
+    done: asyncio.Future[None]
 
 
 class Syncer:
@@ -51,6 +60,9 @@ class Syncer:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="proxy")
         self._conntrack: Conntrack | None = None
         self._synced = asyncio.Event()
+        self._switch: _Switch | None = None
+        self._former = FormerBackends(self.call)
+        self._unwatch: Callable[[], None] = lambda: None
 
     def poke(self) -> None:
         """Note that the builder has something new."""
@@ -82,6 +94,22 @@ class Syncer:
         """Run something that blocks in the backend's thread, from another thread."""
         return self._executor.submit(function).result()
 
+    @property
+    def backend(self) -> Backend:
+        """The backend in use; call it by `call` or `submit` only."""
+        return self._backend
+
+    async def switch(self, backend: Backend, *, take_over: bool) -> None:
+        """Program another backend, and only then remove the rules of the present one: traffic goes on meanwhile.
+
+        `take_over`: both are of one kind, and the new one goes on with the rules of the old one. Raises what the new
+        backend raises; then its rules are removed again and the old one stays. One switch at a time, while `run` runs.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._switch = _Switch(backend, take_over, done)
+        self._wake.set()
+        await done
+
     async def open(self) -> None:
         """Open the backend in the process's network namespace. Raises what the backend raises."""
         await self.call(self._open)
@@ -96,8 +124,9 @@ class Syncer:
     async def run(self) -> None:
         """Sync whenever something is new, until cancelled. Rules stay in the kernel then (as upstream)."""
         loop = asyncio.get_running_loop()
-        stop = self._backend.watch(self.restore)
+        self._unwatch = self._backend.watch(self.restore)
         verify = loop.call_later(self._verify_interval, self._want_verify)
+        self._waiting = loop.call_later(0.0, self._wake.set)
         retry = _FIRST_RETRY
         self.poke()
         try:
@@ -106,7 +135,9 @@ class Syncer:
                 await asyncio.sleep(self._coalesce)
                 self._wake.clear()
                 try:
+                    await self._change_backend()
                     await self._once()
+                    await self._remove_former()
                     retry = _FIRST_RETRY
                 except Exception as error:
                     self._fail(error, retry)
@@ -117,7 +148,46 @@ class Syncer:
                     verify = loop.call_later(self._verify_interval, self._want_verify)
         finally:
             verify.cancel()
-            stop()
+            self._waiting.cancel()
+            self._unwatch()
+
+    async def _change_backend(self) -> None:
+        wanted, self._switch = self._switch, None
+        if wanted is None or wanted.done.done():
+            return
+        new, old = wanted.backend, self._backend
+        try:
+            await self.call(new.open)
+            self._builder.take()  # the whole table has it
+            table = self._builder.table()
+            await self.call(lambda: new.replace(table))
+        except Exception as error:
+            self._full = True  # what was taken, and what a failed takeover has left
+            await self.call(lambda: _abandon(new, keep_rules=wanted.take_over))
+            if not wanted.done.done():
+                wanted.done.set_exception(error)
+            return
+        self._unwatch()
+        self._backend = new
+        self._unwatch = new.watch(self.restore)
+        self._full = False
+        await self._former.taken_over(new.name)
+        if wanted.take_over:
+            await self.call(old.close)
+        else:
+            self._former.add(old)
+        self._upkeep_due = True
+        # IPVS translates by its own table: what it leaves in conntrack keeps later datagrams from being translated.
+        udp = {key: value for key, value in table.frontends.items() if key[-3] == _UDP}
+        await self._forget_flows(udp, every=old.name == "ipvs" and not wanted.take_over)
+        if not wanted.done.done():
+            wanted.done.set_result(None)
+
+    async def _remove_former(self) -> None:
+        pause = await self._former.remove()
+        if pause is not None:
+            self._waiting.cancel()
+            self._waiting = asyncio.get_running_loop().call_later(pause, self._wake.set)
 
     def _want_verify(self) -> None:
         self._verify_due = True
@@ -180,12 +250,12 @@ class Syncer:
             extra={"full": full, "seconds": round(seconds, 4), "services": self._builder.size[0]},
         )
 
-    async def _forget_flows(self, udp: dict[bytes, Frontend]) -> None:
+    async def _forget_flows(self, udp: dict[bytes, Frontend], *, every: bool = False) -> None:
         conntrack = self._conntrack
         if conntrack is None or not any(frontend.serving for frontend in udp.values()):
             return
         with self._metrics.conntrack_duration.time():
-            deleted = await self.call(lambda: conntrack.forget(udp))
+            deleted = await self.call(lambda: conntrack.forget(udp, every=every))
         self._metrics.conntrack_deleted.inc(deleted)
 
     async def close(self) -> None:
@@ -195,6 +265,18 @@ class Syncer:
 
     def _close(self) -> None:
         self._backend.close()
+        self._former.close()
         if self._conntrack is not None:
             self._conntrack.close()
             self._conntrack = None
+
+
+def _abandon(backend: Backend, *, keep_rules: bool) -> None:
+    """Undo what a backend has begun; the error that led here is the one to report."""
+    try:
+        if not keep_rules:
+            backend.cleanup()
+    except Exception as error:
+        log.warning("rules of a proxy mode that failed were not removed", extra={"error": str(error)})
+    finally:
+        backend.close()

@@ -13,13 +13,16 @@ import msgspec
 from nodewright_agent.failpoints import failpoint
 from nodewright_agent.runtime import capabilities, mounts, oci, rootfs, users
 from nodewright_agent.runtime.errors import CreateContainerError
+from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.probe import RuntimeInfo
 from nodewright_agent.runtime.spec import ContainerSpec, ContainerState, Mount
 from nodewright_agent.runtime.store import Layout
 
 
-def prepare(spec: ContainerSpec, state: ContainerState, layout: Layout, info: RuntimeInfo) -> None:
+def prepare(spec: ContainerSpec, state: ContainerState, layout: Layout, info: RuntimeInfo, host: HostSpace) -> None:
     """Make the bundle; fills in ``state``'s user. Undo with ``wipe``.
+
+    All in directories that are shared with the host; the root is mounted here and reaches it (``hostspace``).
 
     Raises CreateContainerError, or OSError (disk full...).
     """
@@ -35,11 +38,13 @@ def prepare(spec: ContainerSpec, state: ContainerState, layout: Layout, info: Ru
     failpoint("create.mounted")
     checked = _check_root(spec, state, target)
     prepare_log(Path(spec.log_path))
-    _write_config(bundle, oci.config(checked, host_facts(spec, state, layout, info)))
+    _write_config(bundle, oci.config(checked, host_facts(spec, state, layout, info, host)))
     failpoint("create.config")
 
 
-def host_facts(spec: ContainerSpec, state: ContainerState, layout: Layout, info: RuntimeInfo) -> oci.HostFacts:
+def host_facts(
+    spec: ContainerSpec, state: ContainerState, layout: Layout, info: RuntimeInfo, host: HostSpace
+) -> oci.HostFacts:
     """What ``oci`` needs to know beside the spec."""
     return oci.HostFacts(
         rootfs=str(layout.rootfs(spec.id)),
@@ -50,7 +55,7 @@ def host_facts(spec: ContainerSpec, state: ContainerState, layout: Layout, info:
         capabilities=info.capabilities,
         oom_score_floor=info.oom_score_floor,
         swap=info.limits_swap,
-        devices=host_devices() if spec.privileged else (),
+        devices=host.call(host_devices) if spec.privileged else (),
     )
 
 
@@ -69,7 +74,10 @@ def prepare_log(path: Path) -> None:
 
 
 def host_devices() -> list[dict[str, Any]]:
-    """The host's device nodes for a privileged container, without terminals and shared memory of the host."""
+    """The host's device nodes for a privileged container, without terminals and shared memory of the host.
+
+    To be called in the host's namespace: an agent's own container has the devices of the moment in which it started.
+    """
     found = []
     for current, directories, names in os.walk("/dev"):
         if current == "/dev":

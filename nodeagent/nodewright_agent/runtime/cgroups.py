@@ -76,8 +76,12 @@ class Cgroups(ABC):
         """Whether the kernel accounts swap, seen in an existing cgroup other than the root."""
 
     @abstractmethod
-    def enter(self, path: str, pid: int) -> None:
-        """Move a process into the cgroup in every hierarchy."""
+    def enter(self, path: str, pid: int, *, everywhere: bool = False) -> None:
+        """Move a process into the cgroup, in every hierarchy that accounts for it; ``everywhere``: in all there are.
+
+        What stays behind in any hierarchy of a container's cgroup is killed with the container: runc kills a container
+        without a pid namespace of its own by its devices cgroup, kubelet what it finds in any.
+        """
 
     def warm(self) -> None:
         """Make the moves of the next some 10 ms cheap. Blocks for about as long: call it in a thread, ahead of time.
@@ -166,7 +170,11 @@ def detect(entries: list[mountinfo.MountEntry] | None = None) -> Cgroups:
 
     v1: dict[str, Path] = {}
     unified: Path | None = None
+    partial: list[str] = []
     for entry in mountinfo.read() if entries is None else entries:
+        if entry.fstype in ("cgroup", "cgroup2") and entry.root != "/":
+            partial.append(entry.mount_point)  # a container's own view: only its own cgroup
+            continue
         if entry.fstype == "cgroup2":
             unified = unified or Path(entry.mount_point)
         elif entry.fstype == "cgroup":
@@ -176,11 +184,19 @@ def detect(entries: list[mountinfo.MountEntry] | None = None) -> Cgroups:
     if any(not name.startswith("name=") for name in v1):
         missing = {"cpu", "memory", "pids", "devices"} - v1.keys()
         if missing:
-            raise RuntimeUnavailable(f"cgroup v1: controllers not mounted: {', '.join(sorted(missing))}")
+            raise RuntimeUnavailable(
+                f"cgroup v1: controllers not mounted: {', '.join(sorted(missing))}{_hint(partial)}"
+            )
         return CgroupsV1(v1, unified)
     if unified is None:
-        raise RuntimeUnavailable("no cgroup file system is mounted (expected /sys/fs/cgroup)")
+        raise RuntimeUnavailable(f"no cgroup file system is mounted (expected /sys/fs/cgroup){_hint(partial)}")
     return CgroupsV2(unified)
+
+
+def _hint(partial: list[str]) -> str:
+    if not partial:
+        return ""
+    return f"; {partial[0]} shows one cgroup only: mount the host's /sys/fs/cgroup into the agent's container"
 
 
 def write(path: Path, value: str) -> None:

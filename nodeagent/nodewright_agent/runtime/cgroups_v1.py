@@ -102,9 +102,10 @@ class CgroupsV1(Cgroups):
         """See ``Cgroups.limits_swap``."""
         return (self._in("memory", path) / _MEMORY_AND_SWAP).exists()
 
-    def enter(self, path: str, pid: int) -> None:
-        """See ``Cgroups.enter``; only the controllers that account, since each further move costs and gives nothing."""
-        for mount in dict.fromkeys(self.controllers[name] for name in _PLACED if name in self.controllers):
+    def enter(self, path: str, pid: int, *, everywhere: bool = False) -> None:
+        """See ``Cgroups.enter``; by default only the controllers that account, since each further move costs."""
+        accounting = dict.fromkeys(self.controllers[name] for name in _PLACED if name in self.controllers)
+        for mount in self.hierarchies() if everywhere else accounting:
             write(mount / path.lstrip("/") / "cgroup.procs", str(pid))
 
     @staticmethod

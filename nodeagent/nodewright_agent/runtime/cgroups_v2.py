@@ -97,8 +97,8 @@ class CgroupsV2(Cgroups):
         """See ``Cgroups.limits_swap``."""
         return (self._at(path) / "memory.swap.max").exists()
 
-    def enter(self, path: str, pid: int) -> None:
-        """See ``Cgroups.enter``."""
+    def enter(self, path: str, pid: int, *, everywhere: bool = False) -> None:
+        """See ``Cgroups.enter``: there is only one."""
         write(self._at(path) / "cgroup.procs", str(pid))
 
     def _at(self, path: str) -> Path:

@@ -19,6 +19,7 @@ import msgspec
 from nodewright_agent.failpoints import failpoint
 from nodewright_agent.runtime import processes
 from nodewright_agent.runtime.errors import ContainerRuntimeError, CreateContainerError, RunContainerError
+from nodewright_agent.runtime.hostspace import HostSpace
 
 _MAX_ANSWER = 1 << 20
 _LOGRUS_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
@@ -110,10 +111,11 @@ def tail(data: bytes, limit: int = _TAIL) -> str:
 
 
 async def create(
-    command: MonitorCommand, *, place: Callable[[int], Awaitable[None]], timeout: float
+    command: MonitorCommand, host: HostSpace, *, place: Callable[[int], Awaitable[None]], timeout: float
 ) -> tuple[int, int, int]:
     """Start a monitor and let it create the container; (container's pid, the monitor's pid, the monitor's pidfd).
 
+    It runs in the host's mount namespace and holds nothing open that is the agent's: it outlives the agent's container.
     ``place`` is called with the monitor's pid before it does anything. Raises RunContainerError (the OCI runtime
     refused) or CreateContainerError; the monitor is gone then.
     """
@@ -121,7 +123,7 @@ async def create(
     start_read, start_write = os.pipe()
     errors = Path(command.bundle, "conmon.err")
     try:
-        monitor = _spawn(command, sync_write, start_read, errors)
+        monitor = _spawn(command, host, sync_write, start_read, errors)
     except OSError as error:
         for fd in (sync_read, start_write):
             os.close(fd)
@@ -151,23 +153,42 @@ async def create(
         if isinstance(error, TimeoutError):
             raise CreateContainerError(f"the OCI runtime did not answer within {timeout:g} s") from error
         if isinstance(error, OSError) and not isinstance(error, ContainerRuntimeError):
-            raise CreateContainerError(f"cannot place the container monitor: {error}") from error
+            said = tail(errors.read_bytes())
+            raise CreateContainerError(f"cannot place the container monitor: {said or error}") from error
         raise
     finally:
         os.close(sync_read)
 
 
-def _spawn(command: MonitorCommand, sync_fd: int, start_fd: int, errors: Path) -> subprocess.Popen[bytes]:
+def _spawn(
+    command: MonitorCommand, host: HostSpace, sync_fd: int, start_fd: int, errors: Path
+) -> subprocess.Popen[bytes]:
     environment = {**processes.ENVIRONMENT, "_OCI_SYNCPIPE": str(sync_fd), "_OCI_STARTPIPE": str(start_fd)}
-    with open(errors, "wb") as stderr:
+    null, stderr = host.call(lambda: _streams(errors))
+    try:
         return processes.spawn(
-            arguments(command),
-            stderr=stderr.fileno(),
+            # Some versions write a file named "oom" where they stand.
+            host.command(arguments(command), cwd=command.bundle),
+            stdin=null,
+            stdout=null,
+            stderr=stderr,
             environment=environment,
             pass_fds=(sync_fd, start_fd),
-            # Some versions write a file named "oom" where they stand.
-            cwd=command.bundle,
+            cwd=None if host.separate else command.bundle,
         )
+    finally:
+        os.close(null)
+        os.close(stderr)
+
+
+def _streams(errors: Path) -> tuple[int, int]:
+    """/dev/null and the monitor's stderr, opened in the host's namespace: through ours they would keep our mounts."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return null, os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    except BaseException:
+        os.close(null)
+        raise
 
 
 class LineReader:
@@ -194,7 +215,7 @@ async def first_line(fd: int) -> bytes:
     return await LineReader(fd).next()
 
 
-async def start(runc: str, runc_root: Path, cid: str, pid: int, *, timeout: float) -> None:
+async def start(runc: str, runc_root: Path, cid: str, pid: int, host: HostSpace, *, timeout: float) -> None:
     """Let a created container run, without executing ``runc start`` where its fifo shows the way (0.1 instead of 5 ms).
 
     The container's init waits in open(2) of ``exec.fifo`` and writes one byte; reading it and removing the fifo is all
@@ -206,7 +227,8 @@ async def start(runc: str, runc_root: Path, cid: str, pid: int, *, timeout: floa
         # Without O_NONBLOCK a dead init would block us for ever.
         fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        code, output = await processes.run([runc, f"--root={runc_root}", "start", cid], timeout=timeout)
+        argv = host.command([runc, f"--root={runc_root}", "start", cid])
+        code, output = await processes.run(argv, timeout=timeout)
         if code:
             raise RunContainerError(runc_message(output.decode(errors="replace"))) from None
         return

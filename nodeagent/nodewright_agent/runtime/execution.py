@@ -17,6 +17,7 @@ import msgspec
 
 from nodewright_agent.runtime import bundle, conmon, oci, processes, rootfs
 from nodewright_agent.runtime.errors import CreateContainerError, ExecError
+from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.probe import RuntimeInfo
 from nodewright_agent.runtime.spec import ContainerRecord, ExecResult
 from nodewright_agent.runtime.store import Layout, remove_tree
@@ -80,7 +81,9 @@ class _Output:
         return True
 
 
-async def execute(record: ContainerRecord, request: Request, layout: Layout, info: RuntimeInfo) -> ExecResult:
+async def execute(
+    record: ContainerRecord, request: Request, layout: Layout, info: RuntimeInfo, host: HostSpace
+) -> ExecResult:
     """Run one command. Raises ExecError with the OCI runtime's words when it could not be started."""
     if not request.argv:
         raise ExecError("no command specified")
@@ -91,10 +94,11 @@ async def execute(record: ContainerRecord, request: Request, layout: Layout, inf
     directory = layout.bundle(session)
     try:
         directory.mkdir(mode=0o700)
-        facts = bundle.host_facts(record.spec, record.state, layout, info)
+        facts = bundle.host_facts(record.spec, record.state, layout, info, host)
         process = oci.process(record.spec, facts, request.argv, tty=False, env=request.env)
         (directory / "process.json").write_bytes(msgspec.json.encode(process))
-        return await _run(record, request, layout, info, session)
+        argv = host.command(arguments(info, layout, record.id, session), cwd=str(directory))
+        return await _run(record, request, argv, directory)
     except OSError as error:
         raise ExecError(f"the command cannot be run: {error}") from error
     finally:
@@ -138,9 +142,7 @@ def arguments(info: RuntimeInfo, layout: Layout, cid: str, session: str) -> list
     return [*words, "--exec-process-spec", f"{directory}/process.json"]
 
 
-async def _run(
-    record: ContainerRecord, request: Request, layout: Layout, info: RuntimeInfo, session: str
-) -> ExecResult:
+async def _run(record: ContainerRecord, request: Request, argv: list[str], directory: Path) -> ExecResult:
     # Ours and the monitor's end of: what it answers, where it waits, where it says that one may attach.
     sync, sync_end = os.pipe()
     start_end, start = os.pipe()
@@ -152,15 +154,14 @@ async def _run(
     output: _Output | None = None
     try:
         try:
-            argv = arguments(info, layout, record.id, session)
-            monitor = processes.spawn(argv, environment=environment, pass_fds=ends, cwd=str(layout.bundle(session)))
+            monitor = processes.spawn(argv, environment=environment, pass_fds=ends, cwd=str(directory))
         finally:
             for fd in ends:
                 os.close(fd)
         # It waits twice: before anything (to be placed), and before it runs the command.
         os.write(start, b"0")
         await conmon.first_line(attach)
-        output = _Output(layout.bundle(session), request.max_output)
+        output = _Output(directory, request.max_output)
         os.write(start, b"0")
         code, timed_out = await _follow(record, request, sync)
         await processes.wait(monitor)

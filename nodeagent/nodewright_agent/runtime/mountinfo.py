@@ -27,6 +27,17 @@ class MountEntry(msgspec.Struct, frozen=True, gc=False):
     source: str
     super_options: str
 
+    @property
+    def peer_group(self) -> str | None:
+        """The number of the mounts that see each other's changes; None when this one is in no such group."""
+        return next((field[7:] for field in self.propagation if field.startswith("shared:")), None)
+
+    @property
+    def propagation_name(self) -> str:
+        """``shared``, ``slave`` or ``private``, for people."""
+        kinds = [field.partition(":")[0] for field in self.propagation]
+        return "shared" if "shared" in kinds else "slave" if "master" in kinds else "private"
+
 
 def unescape(field: bytes) -> str:
     r"""Undo the kernel's ``\040`` (space), ``\011``, ``\012``, ``\134``: any ``\`` with three octal digits."""
@@ -62,8 +73,8 @@ def parse(data: bytes) -> list[MountEntry]:
     return entries
 
 
-def read(path: str = "/proc/self/mountinfo") -> list[MountEntry]:
-    """The mounts of a process's namespace."""
+def read(path: str = "/proc/thread-self/mountinfo") -> list[MountEntry]:
+    """The mounts of a namespace: by default the calling thread's (see ``HostSpace.call``)."""
     return parse(Path(path).read_bytes())
 
 
@@ -73,3 +84,18 @@ def below(entries: Iterable[MountEntry], directory: str | Path) -> list[str]:
     inside = base.rstrip("/") + "/"
     points = [entry.mount_point for entry in entries]
     return [point for point in reversed(points) if point == base or point.startswith(inside)]
+
+
+def containing(entries: Iterable[MountEntry], path: str | Path) -> MountEntry:
+    """The mount that a directory lies on. Raises ValueError for entries without a root. Pure."""
+    wanted = os.path.normpath(path)
+    found: MountEntry | None = None
+    for entry in entries:
+        inside = entry.mount_point.rstrip("/") + "/"
+        if (wanted == entry.mount_point or wanted.startswith(inside)) and (
+            found is None or len(entry.mount_point) >= len(found.mount_point)
+        ):
+            found = entry
+    if found is None:
+        raise ValueError(f"no mount holds {wanted}")
+    return found

@@ -13,6 +13,7 @@ import msgspec
 from nodewright_agent.runtime import capabilities, conmon, processes
 from nodewright_agent.runtime.cgroups import Cgroups
 from nodewright_agent.runtime.errors import RuntimeUnavailable
+from nodewright_agent.runtime.hostspace import HostSpace
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,13 @@ class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-async def probe(runc: str, monitor: str, cgroups: Cgroups) -> RuntimeInfo:
-    """Look at programs and privileges. Raises RuntimeUnavailable with what is missing."""
-    runc_path, monitor_path = _find(runc, "runc"), _find(monitor, "conmon")
-    runc_version = await _version(runc_path)
-    monitor_version = await _version(monitor_path)
+async def probe(runc: str, monitor: str, cgroups: Cgroups, host: HostSpace) -> RuntimeInfo:
+    """Look at programs (the host's) and privileges (ours). Raises RuntimeUnavailable with what is missing."""
+    if host.separate and shutil.which("nsenter", path=processes.ENVIRONMENT["PATH"]) is None:
+        raise RuntimeUnavailable("nsenter is not installed beside the agent (Debian: apt-get install util-linux)")
+    runc_path, monitor_path = host.call(lambda: (_find(runc, "runc"), _find(monitor, "conmon")))
+    runc_version = await _version(runc_path, host)
+    monitor_version = await _version(monitor_path, host)
     if "crun" in os.path.basename(runc_path) and cgroups.version == 1 and getattr(cgroups, "unified", None) is not None:
         raise RuntimeUnavailable("crun refuses hybrid cgroup layouts (v1 with v2 mounted beside it): use runc")
     floor = await oom_score_floor()
@@ -92,9 +95,9 @@ def _find(name: str, package: str) -> str:
     return path
 
 
-async def _version(path: str) -> str:
+async def _version(path: str, host: HostSpace) -> str:
     try:
-        code, output = await processes.run([path, "--version"], timeout=10)
+        code, output = await processes.run(host.command([path, "--version"]), timeout=10)
     except (OSError, TimeoutError) as error:
         raise RuntimeUnavailable(f"{path} --version: {error or 'no answer within 10 s'}") from error
     found = _VERSION.search(output.decode(errors="replace"))

@@ -113,11 +113,14 @@ async def gone(pid: int) -> None:
         os.close(pidfd)
 
 
-async def run(argv: Sequence[str], *, timeout: float) -> tuple[int, bytes]:
-    """Run a small helper; (exit code, first 64 KiB of stdout and stderr together)."""
+async def run(argv: Sequence[str], *, timeout: float, stdout: int | None = None) -> tuple[int, bytes]:
+    """Run a small helper; (exit code, first 64 KiB of stdout and stderr together).
+
+    With ``stdout``, a descriptor, that stream goes there instead; it stays the caller's.
+    """
     read_end, write_end = os.pipe()
     try:
-        process = spawn(argv, stdout=write_end, stderr=write_end)
+        process = spawn(argv, stdout=write_end if stdout is None else stdout, stderr=write_end)
     except OSError:
         os.close(read_end)
         raise
@@ -179,12 +182,17 @@ def with_argument(prefix: str) -> list[int]:
     for pid in all_pids():
         words = command_line(pid)
         name = os.path.basename(words[0]) if words else ""
-        if name.startswith(("conmon", "runc", "crun")) and any(
+        if name.startswith(("conmon", "runc", "crun", "nsenter")) and any(
             word == prefix or word.startswith(inside) or f"={inside}" in word or word.endswith(f"={prefix}")
             for word in words
         ):
             found.append(pid)
     return found
+
+
+def protect(pid: int, score: int) -> None:
+    """Set how readily the kernel kills a process when memory runs out (oom_score_adj, -1000 to 1000: at once)."""
+    Path(f"/proc/{pid}/oom_score_adj").write_text(str(score))
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

@@ -23,6 +23,7 @@ from nodewright_agent.runtime.errors import (
     RuntimeUnavailable,
 )
 from nodewright_agent.runtime.exits import ExitCollector
+from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.probe import RuntimeInfo, probe
 from nodewright_agent.runtime.spec import (
     ContainerRecord,
@@ -45,7 +46,8 @@ ExitHandler = Callable[[str, ExitInfo], None]
 class Runtime:
     """Runs containers. ``open`` first, ``close`` last; containers live on after ``close`` and after the process.
 
-    run_dir     a directory of its own, lost at reboot, with a short path; becomes a private mount
+    run_dir     a directory of its own, lost at reboot, with a short path; becomes a private mount, but for a ``host``
+                that is a mount namespace of its own: then both directories are shared with it
     state_dir   a directory of its own on disk: records and writable layers
     cgroup_root everything below it is ours: pods' cgroups, and ``monitors``
     on_exit     called in the loop with (id, ExitInfo) for each container that ends, or that ``open`` finds ended
@@ -60,12 +62,14 @@ class Runtime:
         runc: str = "runc",
         monitor: str = "conmon",
         on_exit: ExitHandler | None = None,
+        host: HostSpace | None = None,
         hierarchies: Cgroups | None = None,
         timeout: float = 120.0,
         parallel: int | None = None,
     ) -> None:
         self.layout = Layout(run_dir, state_dir)
-        self.store = Store(self.layout)
+        self.host = host or HostSpace()
+        self.store = Store(self.layout, private=not self.host.separate)
         self.cgroups = hierarchies if hierarchies is not None else cgroups.detect()
         self.cgroup_root = "/" + cgroup_root.strip("/")
         self.on_exit = on_exit
@@ -92,14 +96,16 @@ class Runtime:
 
     async def probe(self) -> RuntimeInfo:
         """Find out versions and privileges. Raises RuntimeUnavailable."""
-        return await probe(*self._programs, self.cgroups)
+        return await probe(*self._programs, self.cgroups, self.host)
 
     async def open(self) -> RuntimeInfo:
         """Probe, pick up what an earlier agent left (see ``recovery``), and follow exits from now on."""
+        self.store.prepare()
+        directories = {"run_dir": self.layout.run, "state_dir": self.layout.state}
+        self.host.check(directories, directories)
         self._info = await self.probe()
         for warning in self._info.warnings:
             logger.warning("%s", warning)
-        self.store.prepare()
         self.cgroups.create(self.monitors_cgroup)
         swap = self.cgroups.limits_swap(self.monitors_cgroup)
         self._info = msgspec.structs.replace(self._info, limits_swap=swap)
@@ -152,7 +158,7 @@ class Runtime:
         try:
             self.store.write_state(cid, record.state)
             failpoint("start.recorded")
-            await conmon.start(self.info.runc, self.layout.runc, cid, record.state.pid, timeout=self.timeout)
+            await conmon.start(self.info.runc, self.layout.runc, cid, record.state.pid, self.host, timeout=self.timeout)
         except BaseException as error:
             await self._wipe(cid)
             if isinstance(error, TimeoutError | OSError):
@@ -205,7 +211,7 @@ class Runtime:
         if not record.running:
             raise ContainerStateError(f"container {cid} is not running")
         request = execution.Request(argv=list(argv), env=list(env), timeout=timeout, max_output=max_output)
-        return await execution.execute(record, request, self.layout, self.info)
+        return await execution.execute(record, request, self.layout, self.info, self.host)
 
     async def update(self, cid: str, resources: Resources) -> None:
         """Change limits of a running container (in-place resize). Raises OSError as the kernel says."""
@@ -258,7 +264,7 @@ class Runtime:
         self.store.write_spec(spec)
         self.store.write_state(spec.id, state)
         failpoint("create.recorded")
-        bundle.prepare(spec, state, layout, info)
+        bundle.prepare(spec, state, layout, info, self.host)
         if not self.cgroups.exists(spec.cgroup_parent):
             self.cgroups.create(spec.cgroup_parent)
         command = conmon.MonitorCommand(
@@ -276,8 +282,9 @@ class Runtime:
         )
         state.pid, state.monitor_pid, pidfd = await conmon.create(
             command,
+            self.host,
             # In a thread: the kernel may make the first move of a process wait 10 ms.
-            place=lambda pid: asyncio.to_thread(self.cgroups.enter, self.monitors_cgroup, pid),
+            place=lambda pid: asyncio.to_thread(self._place, pid),
             timeout=self.timeout,
         )
         self._exits.follow(spec.id, pidfd)
@@ -286,6 +293,13 @@ class Runtime:
         state.created_at = time.time()
         self.store.write_state(spec.id, state)
         failpoint("create.done")
+
+    def _place(self, pid: int) -> None:
+        """Take a new monitor away from the agent: it is to outlive it, also where the agent is in a container."""
+        self.cgroups.enter(self.monitors_cgroup, pid, everywhere=self.host.separate)
+        if self.host.separate:
+            # Not what kubelet gives the agent's container: the monitor of a Guaranteed pod must not be the first to go.
+            processes.protect(pid, self.info.oom_score_floor)
 
     async def _wipe(self, cid: str, *, stray: bool = True) -> None:
         record = self._records.pop(cid, None)

@@ -40,15 +40,20 @@ class SandboxPaths(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sandboxes:
-    """The sandboxes of one agent, all below ``run_dir`` (made private; see ``mounts.ensure_private``)."""
+    """The sandboxes of one agent, all below ``run_dir`` (made private; see ``mounts.ensure_private``).
 
-    def __init__(self, run_dir: str | Path) -> None:
-        self.run_dir = Path(run_dir)
+    With ``private`` False the directory lies on a mount that is shared with the host, where the runtime looks for
+    the namespaces (``hostspace``).
+    """
+
+    def __init__(self, run_dir: str | Path, *, private: bool = True) -> None:
+        self.run_dir, self._private = Path(run_dir), private
 
     def prepare(self) -> None:
         """Make the directory, once per boot; idempotent."""
         self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        mounts.ensure_private(str(self.run_dir))
+        if self._private:
+            mounts.ensure_private(str(self.run_dir))
 
     async def create(
         self,

@@ -59,15 +59,17 @@ class Layout:
 class Store:
     """Reads and writes records; each file appears whole or not at all."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, layout: Layout, *, private: bool = True) -> None:
+        """``private``: mounts below the run directory stay in this mount namespace; else they go where it is shared."""
+        self.layout, self._private = layout, private
 
     def prepare(self) -> None:
         """Make the directories, for root only; idempotent."""
         for directory in self.layout.directories:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.chmod(directory, 0o700)
-        mounts.ensure_private(str(self.layout.run))
+        if self._private:
+            mounts.ensure_private(str(self.layout.run))
 
     def write_spec(self, spec: ContainerSpec) -> None:
         """Make the record's directory and write the spec, first of all steps. Raises FileExistsError."""

@@ -7,6 +7,7 @@ a descriptor that leaks into runc is a way out of the container (CVE-2024-21626)
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -17,6 +18,7 @@ MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 0x20, 0x1000, 0x2000, 0x4000
 MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 18, 1 << 19, 1 << 20
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
+CLONE_FS = 0x00000200
 CLONE_NEWNS, CLONE_NEWCGROUP = 0x00020000, 0x02000000
 CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x04000000, 0x08000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
@@ -59,6 +61,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
+def setns(fd: int, kind: int) -> None:
+    """setns(2), for the calling thread only: enter the namespace (of a ``CLONE_NEW*`` kind) that ``fd`` is open on."""
+    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
+
+
 def sethostname(name: str) -> None:
     """sethostname(2), in the calling thread's UTS namespace."""
     data = name.encode()
@@ -66,8 +73,12 @@ def sethostname(name: str) -> None:
 
 
 def inotify_init() -> int:
-    """A non-blocking inotify descriptor."""
-    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
+    """A non-blocking inotify descriptor. OSError(EMFILE) names the limit: it is the user's on the whole host."""
+    result = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if result < 0 and ctypes.get_errno() == errno.EMFILE:
+        text = "no inotify instance is left for this user on the host: raise sysctl fs.inotify.max_user_instances"
+        raise OSError(errno.EMFILE, text)
+    return _check(result, "inotify_init1")
 
 
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:

@@ -21,6 +21,13 @@ def command(
     node_name: Annotated[
         str | None, typer.Option("--node-name", metavar="NAME", help="The Node's name [default: this host's name].")
     ] = None,
+    host_node_name: Annotated[
+        str | None,
+        typer.Option("--host-node-name", metavar="NAME", help="The Node of the kubelet on this host, if there is one."),
+    ] = None,
+    node_ip: Annotated[
+        str | None, typer.Option("--node-ip", metavar="IP", help="The Node's address [default: the outgoing one].")
+    ] = None,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Log more.")] = 0,
 ) -> None:
     """Run the Pods that are bound to this node, and keep its Node object, until stopped.
@@ -42,7 +49,9 @@ def command(
     logging.getLogger("pyroute2").setLevel(logging.WARNING)
     path = str(kubeconfig) if kubeconfig is not None else None
     try:
-        loaded = settings.load(config, kubeconfig=path, node_name=node_name)
+        loaded = settings.load(
+            config, kubeconfig=path, node_name=node_name, host_node_name=host_node_name, node_ip=node_ip
+        )
         asyncio.run(run(loaded))
     except (settings.ConfigError, errors.ConfigError) as error:
         raise CliError(str(error), "correct the setting that the message names", USAGE) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from typing import Any, NamedTuple, NoReturn
@@ -27,6 +28,7 @@ class Verb(NamedTuple):
 
 
 _CLUSTER, _USE, _INSPECT, _COMPONENTS = "Cluster", "Use it", "Understand it", "Components (run in the foreground)"
+_REMOVE = "Take it away (what the Helm chart runs when it is uninstalled)"
 
 VERBS = (
     Verb("up", "up", "command", "Start or resume a cluster on this machine.", _CLUSTER),
@@ -39,10 +41,13 @@ VERBS = (
     Verb("image", "image", "app", "Load, pull, list and remove images of the local store.", _USE),
     Verb("explain", "explain", "app", "Say why the scheduler put a Pod where it is, or nowhere.", _INSPECT),
     Verb("trace", "trace", "command", "Follow an object through the system, step by step with times.", _INSPECT),
+    Verb("selftest", "selftest", "command", "Check in a Pod that Pods, DaemonSets and Services work.", _INSPECT),
     Verb("operator", "operator", "command", "The controllers.", _COMPONENTS),
     Verb("scheduler", "scheduler", "command", "The scheduler.", _COMPONENTS),
     Verb("agent", "agent", "command", "The node agent: makes this host a Node.", _COMPONENTS),
     Verb("proxy", "proxy", "command", "The service proxy alone.", _COMPONENTS),
+    Verb("cleanup", "cleanup", "command", "Remove everything of Nodewright from this host.", _REMOVE),
+    Verb("uninstall", "uninstall", "command", "Take Nodewright's nodes out of a cluster.", _REMOVE),
 )
 
 # What comes after the verb's own options goes on untouched, --help included.
@@ -52,6 +57,14 @@ _PASS_ON: dict[str, Any] = {
     "allow_interspersed_args": False,
     "help_option_names": [],
 }
+# What a container image leaves out, and whose half it then holds.
+_HALVES = {
+    "nodewright_agent": "the operator's half",
+    "nodewright.controllers": "the agent's half",
+    "nodewright.scheduler": "the agent's half",
+    "nodewright.framework": "the agent's half",
+}
+_OTHER_HALF = "run this verb in the other image, or where all of Nodewright is installed (make setup)"
 _COMPLETION_VARIABLES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
 
 
@@ -96,11 +109,18 @@ def main(arguments: list[str]) -> int:
 def _report(error: Exception) -> int:
     """Print an expected error without a traceback and return its exit code; raise any other."""
     from nodewright.cli.output import FAILED, PRECONDITION, CliError, print_error
-    from nodewright.controlplane.errors import ControlPlaneError
 
-    if isinstance(error, CliError | ControlPlaneError):
+    if isinstance(error, CliError):
         print_error(error.message, error.hint)
         return error.exit_code
+    # Only somebody who has imported nodewright.controlplane can raise its errors, and images do without it.
+    control_plane = sys.modules.get("nodewright.controlplane.errors")
+    if control_plane is not None and isinstance(error, control_plane.ControlPlaneError):
+        print_error(error.message, error.hint)
+        return int(error.exit_code)
+    if isinstance(error, ModuleNotFoundError) and (held := _held(error.name or "")):
+        print_error(f"this image holds only {held} of Nodewright; there is no {error.name} in it", _OTHER_HALF)
+        return PRECONDITION
     if isinstance(error, PermissionError):
         print_error(str(error), "run the command as root, or as the user who started the cluster")
         return PRECONDITION
@@ -116,6 +136,13 @@ def _report(error: Exception) -> int:
         print_error(str(error))
         return FAILED
     raise error
+
+
+def _held(missing: str) -> str | None:
+    """What this installation holds when `missing` is a part that an image leaves out; None when it is none."""
+    if not missing.startswith(("nodewright.", "nodewright_agent")):
+        return None
+    return next((half for part, half in _HALVES.items() if importlib.util.find_spec(part) is None), None)
 
 
 def _verb_of(arguments: list[str]) -> str | None:

@@ -38,9 +38,38 @@ def command(
     leader_elect_namespace: Annotated[
         str, typer.Option("--leader-elect-namespace", metavar="NS", help="Namespace of the Lease.")
     ] = "kube-system",
+    webhook_bind: Annotated[
+        str,
+        typer.Option(
+            "--webhook-bind",
+            metavar="ADDR:PORT",
+            help="Serve the admission webhook (HTTPS) here; needs the other --webhook options.",
+        ),
+    ] = "",
+    webhook_service: Annotated[
+        str,
+        typer.Option("--webhook-service", metavar="NS/NAME", help="The Service under which it is called."),
+    ] = "",
+    webhook_configuration: Annotated[
+        str,
+        typer.Option(
+            "--webhook-configuration",
+            metavar="NAME",
+            help="The ValidatingWebhookConfiguration whose caBundle is kept right.",
+        ),
+    ] = "",
+    webhook_secret: Annotated[
+        str,
+        typer.Option(
+            "--webhook-secret",
+            metavar="NAME",
+            help="The Secret, in the Service's namespace, where the certificates are kept; made when absent.",
+        ),
+    ] = "",
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more.")] = 0,
 ) -> None:
     """Run the controllers: DaemonSets and the configuration kinds."""
+    from nodewright.cli import webhook
     from nodewright.controllers import registry
     from nodewright.framework import process
     from nodewright.framework.leader import LeadershipLost
@@ -52,6 +81,7 @@ def command(
     except ValueError as error:
         raise CliError(str(error), "see --controllers in `nodewright operator --help`", USAGE) from None
     host, port = parse_bind(metrics_bind)
+    webhook_options = webhook.options(webhook_bind, webhook_service, webhook_configuration, webhook_secret)
     logs.setup(logging.DEBUG if verbose else logging.INFO)
     options = process.Options(
         kubeconfig=kubeconfig,
@@ -59,21 +89,23 @@ def command(
         lease_namespace=leader_elect_namespace,
         metrics_host=host,
         metrics_port=port,
+        webhook=webhook_options,
         exit_timeout=30.0,
     )
     try:
-        process.run(options, chosen)
+        process.run(options, chosen, webhook.reviewers)
     except ConfigError as error:
         raise CliError(str(error), "give --kubeconfig FILE or set KUBECONFIG", PRECONDITION) from None
     except LeadershipLost as error:
         raise CliError(f"leadership lost: {error}", "another instance goes on; restart this one", FAILED) from None
     except OSError as error:
-        raise CliError(f"cannot serve probes and metrics at {metrics_bind}: {error}", exit_code=PRECONDITION) from None
+        where = f"{metrics_bind}, or the webhook at {webhook_bind}" if webhook_bind else metrics_bind
+        raise CliError(f"cannot serve probes and metrics at {where}: {error}", exit_code=PRECONDITION) from None
 
 
-def parse_bind(text: str) -> tuple[str, int]:
+def parse_bind(text: str, option: str = "--metrics-bind") -> tuple[str, int]:
     """`ADDR:PORT`, `:PORT` (all addresses), `[V6]:PORT`. Raises CliError."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise CliError(f"--metrics-bind {text!r} is not ADDR:PORT", "for example 127.0.0.1:8080", USAGE)
+        raise CliError(f"{option} {text!r} is not ADDR:PORT", "for example 127.0.0.1:8080", USAGE)
     return host.strip("[]") or "0.0.0.0", int(port)

@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nodewright.controlplane.progress import Step
+if TYPE_CHECKING:
+    from nodewright.controlplane.progress import Step
 
 OK, FAILED, USAGE, PRECONDITION, TIMED_OUT = 0, 1, 2, 3, 4
 

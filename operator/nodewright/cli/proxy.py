@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -33,8 +34,23 @@ def command(
     ] = "",
     node_ip: Annotated[
         list[str] | None,
-        typer.Option("--node-ip", metavar="IP", help="Where node ports answer; default: the Node's InternalIPs."),
+        typer.Option("--node-ip", metavar="IP", help="Where node ports answer; default: the Node's addresses."),
     ] = None,
+    nodeport_addresses: Annotated[
+        str,
+        typer.Option(
+            "--nodeport-addresses",
+            metavar="CIDR,...",
+            help="Node ports answer on this host's addresses inside of these; primary: on the Node's.",
+        ),
+    ] = "primary",
+    local_node: Annotated[
+        list[str] | None,
+        typer.Option("--local-node", metavar="NAME", help="Another Node on this host; its endpoints are local, too."),
+    ] = None,
+    routes: Annotated[
+        bool, typer.Option("--routes", help="Keep routes to the pods of agents' Nodes on other hosts.")
+    ] = False,
     service_proxy_name: Annotated[
         str | None,
         typer.Option(
@@ -47,7 +63,13 @@ def command(
     ipvs_scheduler: Annotated[
         str, typer.Option("--ipvs-scheduler", metavar="NAME", help="rr, wrr, lc, wlc, sh, mh, ...")
     ] = "rr",
+    healthz_bind_address: Annotated[
+        str, typer.Option("--healthz-bind-address", metavar="IP", help="Where health is served.")
+    ] = "0.0.0.0",
     healthz_port: Annotated[int, typer.Option("--healthz-port", help="0: no health endpoint.")] = 10256,
+    metrics_bind_address: Annotated[
+        str, typer.Option("--metrics-bind-address", metavar="IP", help="Where metrics are served.")
+    ] = "127.0.0.1",
     metrics_port: Annotated[int, typer.Option("--metrics-port", help="0: no metrics endpoint.")] = 10249,
     cleanup: Annotated[bool, typer.Option("--cleanup", help="Remove all rules of ours and exit.")] = False,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")] = 0,
@@ -65,8 +87,13 @@ def command(
         service_proxy_name,
         masquerade_all,
         ipvs_scheduler,
+        healthz_address=healthz_bind_address,
         healthz_port=healthz_port,
+        metrics_address=metrics_bind_address,
         metrics_port=metrics_port,
+        local_nodes=tuple(local_node or ()),
+        routes=routes,
+        node_port_addresses=tuple(text.strip() for text in nodeport_addresses.split(",") if text.strip()),
     )
     try:
         config.check()
@@ -88,13 +115,20 @@ def _serve(config: ProxyConfig, kubeconfig: Path | None) -> None:
         raise CliError(str(error), error.hint, PRECONDITION) from error
     except BackendError as error:
         raise CliError(str(error), "run it as root, in the network namespace of the node", FAILED) from error
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+            raise
+        hint = "choose --healthz-port and --metrics-port that no other proxy of this host has; 0 switches them off"
+        raise CliError(str(error), hint, FAILED) from error
 
 
 async def _run(config: ProxyConfig, kubeconfig: Path | None) -> None:
     from nodewright.kube.client import Client
     from nodewright.kube.config import load
     from nodewright.kube.events import EventRecorder
+    from nodewright_agent.liveconfig.assembly import beside_proxy
     from nodewright_agent.proxy.proxy import Proxy
+    from nodewright_agent.proxy.wishes import Wishes
 
     task = asyncio.current_task()
     assert task is not None
@@ -104,7 +138,9 @@ async def _run(config: ProxyConfig, kubeconfig: Path | None) -> None:
         recorder = EventRecorder(client, component="nodewright-proxy", instance=config.node_name)
         posting = asyncio.create_task(recorder.run())
         try:
-            await Proxy(config, client, recorder=recorder).run()
+            wishes = Wishes()
+            proxy = Proxy(config, client, recorder=recorder, wishes=wishes)
+            await beside_proxy(client, config.node_name, wishes, proxy.run())
         except asyncio.CancelledError:
             logging.getLogger(__name__).info("stopped; rules stay in the kernel")
         finally:
@@ -114,19 +150,12 @@ async def _run(config: ProxyConfig, kubeconfig: Path | None) -> None:
 
 def _cleanup() -> None:
     """Remove what any backend of ours may have left in this network namespace."""
-    from nodewright_agent.proxy.backends import BACKENDS, make_backend
-    from nodewright_agent.proxy.backends.base import BackendOptions
-    from nodewright_agent.proxy.detect import PROBES
+    from nodewright_agent.proxy.backends.base import BackendError
+    from nodewright_agent.proxy.cleanup import remove_all
 
-    for name in BACKENDS:
-        missing = PROBES[name]()
-        if missing is not None:
-            typer.echo(f"{name}: nothing to remove ({missing})")
-            continue
-        backend = make_backend(name, BackendOptions())
-        backend.open()
-        try:
-            backend.cleanup()
-        finally:
-            backend.close()
-        typer.echo(f"{name}: removed")
+    try:
+        removed = remove_all()
+    except (BackendError, OSError) as error:
+        raise CliError(str(error), "run it as root, in the network namespace of the node", FAILED) from error
+    for text in removed or ["nothing"]:
+        typer.echo(f"removed: {text}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nodewright.cli.output import CliError
+from nodewright.cli.output import FAILED, PRECONDITION, CliError
 
 if TYPE_CHECKING:
     from nodewright.scheduler.profile import PluginRef
@@ -44,12 +44,16 @@ def command(
             "--metrics-bind", metavar="HOST:PORT", help="Where to serve probes and metrics; empty for nowhere."
         ),
     ] = "127.0.0.1:0",
+    leader_elect_namespace: Annotated[
+        str, typer.Option("--leader-elect-namespace", metavar="NS", help="Namespace of the Lease.")
+    ] = "kube-system",
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Log more.")] = 0,
 ) -> None:
     """Place Pods on nodes, by the rules of kube-scheduler.
 
     Serves the given schedulerNames and those of SchedulerProfile objects, which are followed while it runs.
     """
+    from nodewright.framework.leader import LeadershipLost
     from nodewright.kube import logs
     from nodewright.scheduler.process import Options, run
     from nodewright.scheduler.profile import ProfileError
@@ -61,6 +65,7 @@ def command(
         scheduler_names=scheduler_name or ["nodewright"],
         plugins=[_plugin(text) for text in plugin or []],
         leader_elect=leader_elect,
+        lease_namespace=leader_elect_namespace,
         metrics_host=host,
         metrics_port=port,
     )
@@ -68,6 +73,10 @@ def command(
         run(options)
     except ProfileError as error:
         raise CliError(str(error), "correct the plugin or field that the message names") from error
+    except LeadershipLost as error:
+        raise CliError(f"leadership lost: {error}", "another instance goes on; restart this one", FAILED) from None
+    except OSError as error:
+        raise CliError(f"cannot serve probes and metrics at {metrics_bind}: {error}", exit_code=PRECONDITION) from None
 
 
 def _plugin(text: str) -> PluginRef:

@@ -1,6 +1,6 @@
-"""The control plane's binaries, from the first of four sources that has them.
+"""The control plane's binaries, and kind and Helm for the tests, from the first source that has them.
 
-1. the directory that $NODEWRIGHT_ASSETS or $KUBEBUILDER_ASSETS names,
+1. the directory that $NODEWRIGHT_ASSETS or $KUBEBUILDER_ASSETS names; for kind and Helm then $PATH, when new enough,
 2. the cache below $XDG_CACHE_HOME/nodewright/assets,
 3. the official release downloads, checked against their published checksums,
 4. a build from the Go module proxy.
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nodewright.controlplane import download, gobuild, versions
+from nodewright.controlplane import download, gobuild, pathtools, versions
 from nodewright.controlplane.assetcache import AssetCache, cache_root
 from nodewright.controlplane.errors import PreconditionError
 from nodewright.controlplane.progress import LoggedProgress, Progress, Step
@@ -25,7 +25,7 @@ USER_VARIABLES = ("NODEWRIGHT_ASSETS", "KUBEBUILDER_ASSETS")
 
 @dataclass(frozen=True)
 class Located:
-    """A binary that is there: where, and from which source ("directory" or "cache")."""
+    """A binary that is there: where, and from which source ("directory", "PATH" or "cache")."""
 
     path: Path
     source: str
@@ -56,13 +56,15 @@ class Assets:
         return found
 
     def locate(self, name: str) -> Located | None:
-        """The binary from the user's directory or the cache, without fetching anything."""
-        if name not in versions.BINARIES:
+        """The binary from the user's directory, PATH or the cache, without fetching anything."""
+        if name not in (*versions.BINARIES, *versions.TOOLS):
             raise ValueError(f"unknown binary {name}")
         for directory in self.user_directories():
             path = directory / name
             if path.is_file() and os.access(path, os.X_OK):
                 return Located(path, "directory")
+        if name in versions.TOOLS and (path_tool := pathtools.find(name, self.environ)) is not None:
+            return Located(path_tool, "PATH")
         cached = self.cache(name).get(name)
         return None if cached is None else Located(cached, "cache")
 
@@ -82,9 +84,9 @@ class Assets:
 
     def cache(self, name: str) -> AssetCache:
         """The cache directory that holds `name`."""
-        product = f"etcd-{versions.ETCD}" if name == "etcd" else f"kubernetes-{versions.KUBERNETES}"
+        project, version = versions.release_of(name)
         root = self.root or cache_root(self.environ)
-        return AssetCache(root / f"{product}-linux-{versions.architecture()}")
+        return AssetCache(root / f"{project}-{version}-linux-{versions.architecture()}")
 
     def _make(self, name: str, step: Step, unreachable: set[str]) -> Path:
         for directory in self.user_directories():
@@ -108,7 +110,7 @@ class Assets:
             except gobuild.BuildUnavailable as error:
                 problems.append(f"build: {error}")
         raise PreconditionError(
-            f"{name} {versions.ETCD if name == 'etcd' else versions.KUBERNETES} could not be obtained\n  "
+            f"{name} {versions.release_of(name)[1]} could not be obtained\n  "
             + "\n  ".join(problems),
             "connect this machine to the network, or put the binaries into a directory that NODEWRIGHT_ASSETS names",
         )

@@ -23,9 +23,13 @@ from nodewright.controlplane.progress import Step
 
 KUBERNETES_URL_VARIABLE = "NODEWRIGHT_KUBERNETES_RELEASE_URL"
 ETCD_URL_VARIABLE = "NODEWRIGHT_ETCD_RELEASE_URL"
+KIND_URL_VARIABLE = "NODEWRIGHT_KIND_RELEASE_URL"
+HELM_URL_VARIABLE = "NODEWRIGHT_HELM_RELEASE_URL"
 TIMEOUT_VARIABLE = "NODEWRIGHT_DOWNLOAD_TIMEOUT"
 _KUBERNETES_URL = "https://dl.k8s.io/release"
 _ETCD_URL = "https://github.com/etcd-io/etcd/releases/download"
+_KIND_URL = "https://github.com/kubernetes-sigs/kind/releases/download"
+_HELM_URL = "https://get.helm.sh"
 # Seconds without an answer or without data: an unreachable host must not hold up the start for long.
 _TIMEOUT = 5.0
 _ATTEMPTS = 2  # for a transfer that breaks off; the checksum guards the content
@@ -55,14 +59,23 @@ class Release:
 
 def release(name: str, environ: Mapping[str, str]) -> Release:
     """Where binary `name` is released."""
+
+    def base(variable: str, official: str) -> str:
+        return (environ.get(variable) or official).rstrip("/")
+
     platform = f"linux-{versions.architecture()}"
-    if name == "etcd":
-        base = (environ.get(ETCD_URL_VARIABLE) or _ETCD_URL).rstrip("/")
-        stem = f"etcd-{versions.ETCD}-{platform}"
-        url = f"{base}/{versions.ETCD}"
+    project, version = versions.release_of(name)
+    if project == "etcd":
+        stem = f"etcd-{version}-{platform}"
+        url = f"{base(ETCD_URL_VARIABLE, _ETCD_URL)}/{version}"
         return Release(f"{url}/{stem}.tar.gz", f"{url}/SHA256SUMS", f"{stem}/etcd")
-    base = (environ.get(KUBERNETES_URL_VARIABLE) or _KUBERNETES_URL).rstrip("/")
-    url = f"{base}/{versions.KUBERNETES}/bin/{platform.replace('-', '/')}/{name}"
+    if project == "kind":
+        url = f"{base(KIND_URL_VARIABLE, _KIND_URL)}/{version}/kind-{platform}"
+        return Release(url, f"{url}.sha256sum")
+    if project == "helm":
+        url = f"{base(HELM_URL_VARIABLE, _HELM_URL)}/helm-{version}-{platform}.tar.gz"
+        return Release(url, f"{url}.sha256sum", f"{platform}/helm")
+    url = f"{base(KUBERNETES_URL_VARIABLE, _KUBERNETES_URL)}/{version}/bin/{platform.replace('-', '/')}/{name}"
     return Release(url, f"{url}.sha256")
 
 

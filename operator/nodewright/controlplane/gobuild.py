@@ -44,13 +44,19 @@ def recipe(name: str) -> Recipe:
     if name == "etcd":
         module = "go.etcd.io/etcd/server/v3"
         return Recipe(module, versions.ETCD, module, "-s -w", "1.25.0")
-    version = versions.KUBERNETES
+    project, version = versions.release_of(name)
+    go = ".".join(map(str, (*versions.GO_MINIMUM, 0)))
+    if project == "kind":
+        return Recipe("sigs.k8s.io/kind", version, "sigs.k8s.io/kind", "-s -w", go)
+    if project == "helm":
+        module = f"helm.sh/helm/{version.partition('.')[0]}"
+        linked = f"-X {module}/internal/version.version={version}"
+        return Recipe(module, version, f"{module}/cmd/helm", f"-s -w {linked}", go)
     major, minor, _ = version.removeprefix("v").split(".")
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-    linked = [f"-X {_VERSION_PACKAGE}.{key}={value}" for key, value in values.items()]
-    linked.append(f"-X k8s.io/client-go/pkg/version.gitVersion={version}")
-    go = ".".join(map(str, (*versions.GO_MINIMUM, 0)))
-    return Recipe("k8s.io/kubernetes", version, f"k8s.io/kubernetes/cmd/{name}", " ".join(["-s -w", *linked]), go)
+    flags = [f"-X {_VERSION_PACKAGE}.{key}={value}" for key, value in values.items()]
+    flags.append(f"-X k8s.io/client-go/pkg/version.gitVersion={version}")
+    return Recipe("k8s.io/kubernetes", version, f"k8s.io/kubernetes/cmd/{name}", " ".join(["-s -w", *flags]), go)
 
 
 def staging_modules(go_mod: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which releases the embedded control plane runs, and which Go builds them."""
+"""Which releases the embedded control plane and the kind clusters of the tests run, and which Go builds them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ import platform
 
 KUBERNETES = "v1.36.3"
 ETCD = "v3.6.8"
+KIND = "v0.33.0"
+HELM3 = "v3.22.0"
+HELM4 = "v4.3.1"
 GO_MINIMUM = (1, 26)
 
 KUBERNETES_BINARIES = ("kube-apiserver", "kube-controller-manager", "kubectl", "kube-scheduler")
 BINARIES = ("etcd", *KUBERNETES_BINARIES)
+# What `make kind-up` and `make e2e-kind` need besides; "helm" is Helm 3, "helm4" stands beside it.
+TOOLS = ("kind", "helm", "helm4")
+
+_RELEASES = {"etcd": ("etcd", ETCD), "kind": ("kind", KIND), "helm": ("helm", HELM3), "helm4": ("helm", HELM4)}
+
+
+def release_of(name: str) -> tuple[str, str]:
+    """Project and version that the binary `name` belongs to."""
+    return _RELEASES.get(name, ("kubernetes", KUBERNETES))
 
 
 def architecture() -> str:

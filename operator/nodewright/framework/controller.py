@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CUSTOM_GROUP = "nodewright.dev"
+
 # How long a key is held back before a log line says so; the wait itself goes on, for acting on old data is never right.
 STALE_WARNING = 30.0
 
@@ -108,6 +110,10 @@ class Controller:
         """Register kopf handlers (admission, human-rate work on own custom resources); none by default."""
 
     # -- what the process uses -------------------------------------------------------------------------------------
+
+    def custom_kinds(self) -> set[Resource]:
+        """The custom resources of this project that must be defined before this controller can start."""
+        return {cache.resource for cache in self._caches if cache.resource.group == CUSTOM_GROUP}
 
     def caches(self) -> list[WatchCache[Any]]:
         """The caches declared by `watch`."""

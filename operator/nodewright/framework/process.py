@@ -1,9 +1,10 @@
 """The operator process: kopf's operator around controllers.
 
 kopf starts and stops everything, provides the signal handling and serves our custom resources; its startup handler
-brings up, in this order: caches (a standby keeps them warm), leadership, workers. Only then does kopf begin
-to serve custom resources, so they too are handled by the leader alone. docs/decisions/0002-kopf-and-watch-caches.md
-tells why.
+brings up, in this order: the wait for our CustomResourceDefinitions, caches (a standby keeps them warm), leadership,
+workers. Only then does kopf begin to serve custom resources, so they too are handled by the leader alone. Probes and
+the admission webhook are served before and beside all that, by every replica.
+docs/decisions/0002-kopf-and-watch-caches.md and 0003-own-webhook-server.md tell why.
 """
 
 from __future__ import annotations
@@ -14,24 +15,30 @@ import gc
 import logging
 import socket
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
 
 from nodewright.framework import logs
 from nodewright.framework.controller import Controller
+from nodewright.framework.definitions import Definitions
 from nodewright.framework.health import HealthServer
 from nodewright.framework.leader import LeaderElector, LeadershipLost
 from nodewright.framework.lean import kopf
+from nodewright.framework.settings import kopf_settings
+from nodewright.framework.webhook.options import WebhookOptions
+from nodewright.framework.webhook.review import Reviewer
 from nodewright.kube.client import Client
 from nodewright.kube.config import Config, load
 
+if TYPE_CHECKING:
+    from nodewright.framework.webhook.service import WebhookService
+
 log = logging.getLogger(__name__)
 
-PREFIX = "nodewright.dev"
 STOP_GRACE = 5.0  # seconds that running reconciliations get to end by themselves
 
 
@@ -48,23 +55,35 @@ class Options(msgspec.Struct, kw_only=True):
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = 0
     identity: str = ""
+    webhook: WebhookOptions | None = None
     exit_timeout: float | None = None  # seconds after a signal until the process is killed; None in tests: never
+
+
+# Makes the webhook's reviewers by path, with the client of the process.
+MakeReviewers = Callable[[Client], Mapping[str, Reviewer]]
 
 
 class Operator:
     """One run of the process. `controllers` are factories, called with (client, identity=...)."""
 
     def __init__(
-        self, options: Options, controllers: Sequence[Callable[..., Controller]], config: Config | None = None
+        self,
+        options: Options,
+        controllers: Sequence[Callable[..., Controller]],
+        config: Config | None = None,
+        reviewers: MakeReviewers | None = None,
     ) -> None:
-        """`config` replaces loading `options.kubeconfig`."""
+        """`config` replaces loading `options.kubeconfig`; `reviewers` are wanted where `options.webhook` is set."""
         self.options = options
         self.identity = options.identity or f"{socket.gethostname()}_{uuid.uuid4()}"
         self.health: HealthServer | None = None
+        self.webhook: WebhookService | None = None
         self.elector: LeaderElector | None = None
         self.started = asyncio.Event()  # set when the workers run
         self._config = config
         self._factories = controllers
+        self._make_reviewers = reviewers
+        self._definitions: Definitions | None = None
         self._controllers: list[Controller] = []
         self._client: Client | None = None
         self._stop = asyncio.Event()
@@ -81,7 +100,10 @@ class Operator:
         self._client = Client(config, user_agent="nodewright-operator")
         try:
             self._controllers = [make(self._client, identity=self.identity) for make in self._factories]
-            await self._serve_health()  # before kopf, which would wrap an address in use in a traceback
+            self._definitions = Definitions(self._client, {k for c in self._controllers for k in c.custom_kinds()})
+            # before kopf, which would wrap an address in use in a traceback
+            await self._serve_health()
+            await self._serve_webhook()
             await kopf.operator(
                 registry=self._registry(config),
                 settings=kopf_settings(self.options.exit_timeout),
@@ -139,6 +161,8 @@ class Operator:
         return registry
 
     async def _start(self) -> None:
+        assert self._definitions is not None
+        await self._definitions.wait()
         caches = {id(cache): cache for controller in self._controllers for cache in controller.caches()}
         for cache in caches.values():
             self._spawn(cache.run(), f"cache {cache.name}")
@@ -171,7 +195,22 @@ class Operator:
         await self.health.start()
         log.info("serving probes and metrics", extra={"address": f"{self.options.metrics_host}:{self.health.port}"})
 
+    async def _serve_webhook(self) -> None:
+        if self.options.webhook is None:
+            return
+        from nodewright.framework.webhook.service import WebhookService  # X.509 costs 8 MB
+
+        assert self._client is not None
+        assert self._make_reviewers is not None
+        self.webhook = WebhookService(self._client, self.options.webhook, self._make_reviewers(self._client))
+        await self.webhook.start()
+        self._spawn(self.webhook.run(), "webhook")
+        if self.health is not None:
+            self.health.add_ready("webhook", self.webhook.trouble)
+
     def _unsynced(self) -> str | None:
+        if self._definitions is not None and self._definitions.missing:
+            return f"no CustomResourceDefinition yet: {', '.join(self._definitions.names())}"
         waiting = [cache.name for c in self._controllers for cache in c.caches() if not cache.has_synced]
         return f"not synced: {', '.join(waiting)}" if waiting else None
 
@@ -234,6 +273,8 @@ class Operator:
             await _cancel(background)
         if self.elector is not None:
             await self.elector.release()
+        if self.webhook is not None:
+            await self.webhook.stop()
         if self.health is not None:
             await self.health.stop()
 
@@ -244,20 +285,9 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]] | set[asyncio.Task[None]])
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def kopf_settings(exit_timeout: float | None = None) -> kopf.OperatorSettings:
-    """kopf's settings for this project: our own prefix and finalizer, no event posting, prompt end."""
-    settings = kopf.OperatorSettings()
-    settings.persistence.finalizer = f"{PREFIX}/operator"
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=PREFIX)
-    settings.posting.enabled = False  # our recorder aggregates and limits; kopf's does not
-    settings.process.ultimate_exiting_timeout = exit_timeout
-    settings.networking.request_timeout = 30.0
-    settings.networking.connect_timeout = 10.0
-    return settings
-
-
-def run(options: Options, controllers: Sequence[Callable[..., Controller]]) -> None:
+def run(
+    options: Options, controllers: Sequence[Callable[..., Controller]], reviewers: MakeReviewers | None = None
+) -> None:
     """Run the operator in the foreground until SIGTERM or SIGINT. Raises what made it fail."""
     logs.install()
     # One line per handled event at INFO is noise; failures come as warnings and errors.
@@ -265,6 +295,6 @@ def run(options: Options, controllers: Sequence[Callable[..., Controller]]) -> N
     logging.getLogger("kopf.activities").setLevel(logging.WARNING)
 
     async def main() -> None:
-        await Operator(options, controllers).run()
+        await Operator(options, controllers, reviewers=reviewers).run()
 
     asyncio.run(main())

@@ -63,6 +63,10 @@ class CertificateSource:
                 raise ConfigError(f"{self._describe()}: {error}") from error
         return self._context
 
+    def with_certificate(self, cert: Pem, key: Pem) -> CertificateSource:
+        """Give a source that trusts the same authority and shows this certificate."""
+        return CertificateSource(ca=self._ca, cert=cert, key=key, verify=self._verify, clock=self._clock)
+
     def _seen(self) -> tuple[object, ...]:
         return self._identity if isinstance(self._identity, tuple) else ()
 

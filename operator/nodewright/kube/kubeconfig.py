@@ -93,13 +93,7 @@ def load_files(paths: list[Path], context: str | None = None) -> Config:
     """Read and merge the files, and build the configuration of one context (the current one by default)."""
     files = [(path, _read_file(path)) for path in paths]
     shown = ", ".join(str(path) for path in paths)
-    name = context or next((f.current_context for _, f in files if f.current_context), "")
-    if not name:
-        raise ConfigError(f"{shown}: current-context is not set, and no context was named")
-    _, found = _find(shown, "contexts", name, [(p, e.name, e.context) for p, f in files for e in f.contexts or []])
-    where, cluster = _find(
-        shown, "clusters", found.cluster, [(p, e.name, e.cluster) for p, f in files for e in f.clusters or []]
-    )
+    found, where, cluster = _choose(files, shown, context)
     if found.user:
         home, user = _find(shown, "users", found.user, [(p, e.name, e.user) for p, f in files for e in f.users or []])
     else:
@@ -107,7 +101,35 @@ def load_files(paths: list[Path], context: str | None = None) -> Config:
     return _build(cluster, where, found.cluster, user, home, found.user, found.namespace or "default")
 
 
+class Server(msgspec.Struct, frozen=True):
+    """Where a kubeconfig says that the API server is; `field` names the place in the file, for messages."""
+
+    server: str
+    tls_server_name: str
+    proxy_url: str
+    field: str
+
+
+def server_of(path: Path) -> Server:
+    """Read only the server of a kubeconfig's current context: its authority and user need not be there."""
+    found, _, cluster = _choose([(path, _read_file(path))], str(path), None)
+    field = f"{path}: clusters[{found.cluster}].server"
+    return Server(cluster.server, cluster.tls_server_name, cluster.proxy_url, field)
+
+
 _E = TypeVar("_E")
+
+
+def _choose(files: list[tuple[Path, _File]], shown: str, context: str | None) -> tuple[_Context, Path, _Cluster]:
+    """Give the context, and the cluster that it names with the file that has it."""
+    name = context or next((f.current_context for _, f in files if f.current_context), "")
+    if not name:
+        raise ConfigError(f"{shown}: current-context is not set, and no context was named")
+    _, found = _find(shown, "contexts", name, [(p, e.name, e.context) for p, f in files for e in f.contexts or []])
+    where, cluster = _find(
+        shown, "clusters", found.cluster, [(p, e.name, e.cluster) for p, f in files for e in f.clusters or []]
+    )
+    return found, where, cluster
 
 
 def _find(shown: str, section: str, name: str, entries: list[tuple[Path, str, _E]]) -> tuple[Path, _E]:

@@ -40,6 +40,7 @@ class Options(msgspec.Struct, kw_only=True):
     scheduler_names: Sequence[str] = (DEFAULT_SCHEDULER_NAME,)
     plugins: Sequence[PluginRef] = ()
     leader_elect: bool = True
+    lease_namespace: str = LEASE_NAMESPACE
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = 0
     identity: str = ""
@@ -75,27 +76,32 @@ class SchedulerProcess:
         """Run until cancelled. Raises LeadershipLost when another process may have taken over."""
         try:
             await self._serve_health()
-            async with asyncio.TaskGroup() as group:
-                following = [
-                    group.create_task(self.scheduler.follow(), name="follow"),
-                    group.create_task(self._profiles.run(), name="profiles"),
-                ]
-                try:
-                    await self._lead()
-                finally:
-                    for task in following:
-                        task.cancel()
+            await self._follow_and_lead()
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors  # callers tell LeadershipLost and OSError apart
         finally:
             await self._warnings.close()
             if self.health is not None:
                 await self.health.stop()
             await self._client.close()
 
+    async def _follow_and_lead(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            following = [
+                group.create_task(self.scheduler.follow(), name="follow"),
+                group.create_task(self._profiles.run(), name="profiles"),
+            ]
+            try:
+                await self._lead()
+            finally:
+                for task in following:
+                    task.cancel()
+
     async def _lead(self) -> None:
         if not self._options.leader_elect:
             await self._schedule()
             return
-        self._leading = LeaderElector(self._client, LEASE_NAMESPACE, LEASE_NAME, self.identity)
+        self._leading = LeaderElector(self._client, self._options.lease_namespace, LEASE_NAME, self.identity)
         await self._leading.run(self._schedule)
 
     async def _schedule(self) -> None:
@@ -110,6 +116,13 @@ class SchedulerProcess:
         self.health.add_ready("caches", lambda: None if self.scheduler.has_synced else "not synced")
         await self.health.start()
         log.info("serving probes and metrics", extra={"port": self.health.port})
+
+
+def _first(errors: BaseException) -> BaseException:
+    """The error that began it: tasks that end because of it come after."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors
 
 
 def run(options: Options) -> None:

@@ -117,6 +117,7 @@ async def test_an_address_in_use_is_told_without_a_traceback(start):
         (("--controllers", "nothing"), 2, "unknown controller 'nothing'; known are daemonset, configs"),
         (("--metrics-bind", "nowhere"), 2, "is not ADDR:PORT"),
         (("--kubeconfig", "/nonexistent"), 3, "/nonexistent"),
+        (("--webhook-bind", ":0"), 2, "--webhook-bind needs --webhook-service, --webhook-configuration"),
     ],
 )
 async def test_wrong_options(start, arguments, code, text):

@@ -102,6 +102,8 @@ async def until(condition: Callable[[], bool]) -> None:
         ("delete", "table", "ip", TABLE),
         ("flush", "chain", "ip", TABLE, "services"),
         ("flush", "set", "ip", TABLE, "cluster-ips"),
+        ("delete", "element", "ip", TABLE, "frontends", "{ 10.96.0.10 . tcp . 80 }"),
+        ("delete", "chain", "ip", TABLE, "nat-prerouting"),
         ("add", "rule", "ip", TABLE, "services", "drop"),
     ],
     ids=" ".join,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from integration.proxy.port_forward import PortForward
-from integration.proxy.proxy_lab import NODE, PODS, Lab, inside, pod_ip
+from integration.proxy.proxy_lab import BRIDGE, NODE, PODS, Lab, inside, pod_ip
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster]
 
@@ -43,8 +44,10 @@ class Program:
         inner += ["--kubeconfig", str(self._kubeconfig), "--node-name", "lab-node", *more]
         return ["nsenter", f"--net={self.lab.path('node')}", "--", *inner]
 
-    def start(self) -> None:
-        options = ("--cluster-cidr", "10.2.0.0/24,fd00:2::/64", "--node-ip", NODE, "-v")
+    def start(self, *more: str, node_ip: bool = True) -> None:
+        options = ("--cluster-cidr", "10.2.0.0/24,fd00:2::/64", "-v", *more)
+        options += ("--local-node", "lab-node-nodewright", "--routes")
+        options += ("--node-ip", NODE) if node_ip else ()
         with self._log.open("ab") as stream:
             self._process = subprocess.Popen(self.arguments(*options), stdout=stream, stderr=stream)
 
@@ -201,6 +204,105 @@ def test_rules_outlive_the_process_and_cleanup_removes_them(
     subprocess.run(program.arguments("--cleanup"), check=True, capture_output=True)
     assert "nodewright" not in lab.run("node", "nft", "list", "tables")
     program.start()
+
+
+def put_agent_node(kubectl: Callable[..., str], name: str, cidr: str, address: str) -> None:
+    """Register a Node as an agent beside a kubelet does."""
+    meta = {"name": name, "labels": {"nodewright.dev/agent": "true"}}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": {"podCIDR": cidr}}
+    kubectl("create", "-f", "-", stdin=json.dumps(node))
+    status = {"addresses": [{"type": "ExternalIP", "address": address}]}
+    kubectl("patch", "node", name, "--subresource=status", "-p", json.dumps({"status": status}))
+
+
+def test_routes_follow_the_nodes_of_agents(program: Program, lab: Lab, kubectl: Callable[..., str]) -> None:
+    def routes() -> list[str]:
+        return [line.strip() for line in lab.run("node", "ip", "route").splitlines() if "proto 78" in line]
+
+    names = ("routed", "lab-node-nodewright")
+    try:
+        put_agent_node(kubectl, "routed", "10.77.1.0/24", "10.1.0.2")
+        put_agent_node(kubectl, "lab-node-nodewright", "10.77.2.0/24", NODE)
+        wanted = ["10.77.1.0/24 via 10.1.0.2 dev out proto 78"]
+        eventually(lambda: routes() == wanted, "the route of the other node, none to this one", lambda: program.log)
+        lab.run("node", "ip", "route", "del", "10.77.1.0/24")
+        eventually(lambda: routes() == wanted, "a route removed by hand comes back", lambda: program.log)
+        text = program.get("127.0.0.1", 10249, "/metrics")[1]
+        assert 'nodewright_proxy_routes{state="set"} 1.0' in text
+        kubectl("delete", "node", "routed")
+        eventually(lambda: routes() == [], "the node is gone", lambda: program.log)
+    finally:
+        kubectl("delete", "node", *names, "--ignore-not-found")
+
+
+def test_endpoints_of_the_other_node_of_this_host_are_local(
+    program: Program, lab: Lab, kubectl: Callable[..., str], namespace: str
+) -> None:
+    address = put_service(kubectl, namespace, "near", 11)
+    for node, answers in (("lab-node-nodewright", True), ("elsewhere", False)):
+        slices = json.loads(kubectl("get", "endpointslice", "near", "-n", namespace, "-o", "json"))
+        slices["endpoints"][0]["nodeName"] = node
+        kubectl("replace", "-f", "-", stdin=json.dumps(slices))
+        kubectl("patch", "service", "near", "-n", namespace, "-p", '{"spec":{"internalTrafficPolicy":"Local"}}')
+        eventually(lambda wanted=answers: _answers(lab, address) is wanted, node, lambda: program.log)
+
+
+def test_node_ports_follow_the_addresses_of_the_host(
+    program: Program, lab: Lab, kubectl: Callable[..., str], namespace: str
+) -> None:
+    program.stop()
+    program.start("--nodeport-addresses", "10.1.0.0/16,10.66.0.0/16", node_ip=False)
+    put_service(kubectl, namespace, "ported", 11)
+    kubectl("patch", "service", "ported", "-n", namespace, "-p", '{"spec":{"type":"NodePort"}}')
+    port = int(kubectl("get", "service", "ported", "-n", namespace, "-o", "jsonpath={.spec.ports[0].nodePort}"))
+
+    def answers(address: str) -> Callable[[], str]:
+        return lambda: lab.tcp("client", address, port, timeout=1)
+
+    eventually(answers(NODE), "the address inside", lambda: program.log)
+    with pytest.raises(OSError):  # noqa: PT011 - refused or timed out: nobody is there
+        lab.tcp("client", BRIDGE, port, timeout=1)
+    lab.run("node", "ip", "addr", "add", "10.66.0.1/32", "dev", "lo")
+    try:
+        eventually(answers("10.66.0.1"), "an address that came later", lambda: program.log)
+    finally:
+        lab.run("node", "ip", "addr", "del", "10.66.0.1/32", "dev", "lo")
+
+
+def test_a_second_proxy_waits_and_takes_over(
+    program: Program, lab: Lab, cluster: Any, tmp_path: Path, kubectl: Callable[..., str], namespace: str
+) -> None:
+    address = put_service(kubectl, namespace, "held", 11)
+    eventually(lambda: lab.tcp("client", address, 80, timeout=1), "first answer", lambda: program.log)
+    second = Program(lab, cluster.kubeconfig, tmp_path / "second.log")
+    second.start()
+    try:
+        eventually(lambda: "takes over when that ends" in second.log, "it says so", lambda: second.log)
+        apply_slice(kubectl, namespace, "held", 12)
+        eventually(
+            lambda: lab.tcp("client", address, 80, timeout=1).split()[0] == "12", "the first", lambda: program.log
+        )
+        assert "nodewright_proxy_rules_restored_total 0.0" in program.get("127.0.0.1", 10249, "/metrics")[1]
+        program.stop(kill=True)
+        apply_slice(kubectl, namespace, "held", 13)
+        eventually(
+            lambda: lab.tcp("client", address, 80, timeout=1).split()[0] == "13", "the second", lambda: second.log
+        )
+        assert second.stop() == 0, second.log
+    finally:
+        second.stop(kill=True)
+
+
+def test_a_port_in_use_ends_with_a_hint(lab: Lab, cluster: Any, tmp_path: Path) -> None:
+    program = Program(lab, cluster.kubeconfig, tmp_path / "log")
+    with inside(lab.path("node")):
+        taken = socket.create_server(("0.0.0.0", 10256))
+    with taken:
+        result = subprocess.run(program.arguments(), capture_output=True, text=True, timeout=30)
+    assert result.returncode == 1
+    assert "10256" in result.stderr
+    assert "hint: choose --healthz-port" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_mode_that_cannot_work_ends_with_a_hint(lab: Lab, cluster: Any, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from uml.uml_launcher import missing, run
 
 ROOT = Path(__file__).parents[3]
-INSIDE = "tests/integration/runtime/test_containers.py"
+HERE = "tests/integration/runtime"
+INSIDE = (f"{HERE}/test_containers.py", f"{HERE}/test_two_namespaces.py")
 
 pytestmark = [pytest.mark.needs_uml, pytest.mark.needs_root, pytest.mark.timeout(400)]
 
@@ -18,9 +19,9 @@ def test_containers_with_cgroup_v2(tmp_path: Path):
     if lacking := missing():
         pytest.skip(lacking)
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=200"]
-    result = run([*argv, "--junit-xml=/run/results/report.xml", INSIDE], tmp_path, folder=ROOT, limit=350)
+    result = run([*argv, "--junit-xml=/run/results/report.xml", *INSIDE], tmp_path, folder=ROOT, limit=350)
     assert (tmp_path / "report.xml").exists(), result.output
     cases = list(ElementTree.parse(tmp_path / "report.xml").iter("testcase"))
     assert [case.get("name") for case in cases if case.find("failure") is not None] == [], result.output
-    assert len(cases) > 25, result.output
+    assert len(cases) > 32, result.output
     assert result.status == 0, result.output

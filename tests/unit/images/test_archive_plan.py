@@ -4,7 +4,7 @@ import pytest
 
 from nodewright_agent.runtime.images import demo
 from nodewright_agent.runtime.images.archive import TarReader, plan
-from nodewright_agent.runtime.images.errors import ErrImagePull, ImageError
+from nodewright_agent.runtime.images.errors import ArchiveError, ErrImagePull, ImageError
 from nodewright_agent.runtime.images.manifest import Platform
 from support.image_makers import BASE, INDEX, MANIFEST, TOP, digest, docker_files, entry, image, oci_files, symlink, tar
 
@@ -132,3 +132,13 @@ def test_the_demo_image_is_the_same_every_time(tmp_path):
     (tmp_path / "busybox").write_bytes(b"\x7fELF /lib64/ld-linux-x86-64.so.2")
     with pytest.raises(ErrImagePull, match="not a static program"):
         demo.write(tmp_path / "b.tar", tmp_path / "busybox")
+
+
+def test_a_name_may_not_lie_about_the_digest():
+    made = image(BASE)
+    lie = f"docker.io/library/x@{digest(b'another')}"
+    files = oci_files((made, lie))
+    with pytest.raises(ArchiveError, match=r"the image that is named docker\.io/library/x@sha256:.* has the digest"):
+        plan(Files(files), AMD64)
+    with pytest.raises(ArchiveError, match="no digests to name an image by"):
+        plan(Files(docker_files((made, [lie]))), AMD64)

@@ -196,6 +196,98 @@ async def test_in_cluster(tmp_path, monkeypatch, pair):
         config.in_cluster(tmp_path)
 
 
+@pytest.fixture
+def pod(tmp_path, monkeypatch, pair):
+    """A Pod's ServiceAccount; the Service `kubernetes` is known, too."""
+    directory = tmp_path / "account"
+    directory.mkdir()
+    (directory / "token").write_text("pod-token")
+    (directory / "ca.crt").write_bytes(pair[0].read_bytes())
+    for name in ("KUBECONFIG", config.SERVER, config.SERVER_FROM):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(config, "SERVICE_ACCOUNT_DIR", directory)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+
+
+async def test_a_pod_can_be_told_the_servers_url(pod, monkeypatch, write):
+    monkeypatch.setenv(config.SERVER, "https://192.0.2.1:6443/")
+    monkeypatch.setenv(config.SERVER_FROM, "/nowhere")  # the URL wins
+    loaded = load()
+    assert loaded.server == "https://192.0.2.1:6443"
+    assert (await loaded.headers())["Authorization"] == "Bearer pod-token"
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    assert load().server == "https://192.0.2.1:6443"
+
+
+async def test_a_pod_can_be_told_the_kubelets_kubeconfig(pod, monkeypatch, write):
+    # As kubeadm writes it: neither the kubelet's certificate nor another authority is there, and none is needed.
+    user = {"client-certificate": "/var/lib/kubelet/pki/kubelet-client-current.pem", "client-key": "/x"}
+    cluster = {"server": "https://kind-control-plane:6443", "certificate-authority": "/not/there"}
+    monkeypatch.setenv(config.SERVER_FROM, str(write(user, cluster)))
+    loaded = config.in_cluster()
+    assert (loaded.server, loaded.namespace, loaded.server_hostname) == (
+        "https://kind-control-plane:6443",
+        "default",
+        None,
+    )
+    assert (await loaded.headers())["Authorization"] == "Bearer pod-token"
+    assert loaded.ssl_context.get_ca_certs()[0]["subject"] == ((("commonName", "client"),),)
+    other = write(
+        cluster={"server": "https://192.0.2.9", "tls-server-name": "api", "proxy-url": "http://p:1"}, name="b"
+    )
+    monkeypatch.setenv(config.SERVER_FROM, str(other))
+    loaded = config.in_cluster()
+    assert (loaded.server, loaded.server_hostname, loaded.proxy_url) == ("https://192.0.2.9", "api", "http://p:1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["192.0.2.1:6443", "http://192.0.2.1", "https://", "https://h:x", "https://h:99999", "https://u@h", "https://h?a"],
+)
+def test_a_bad_url_of_the_server_names_the_variable(pod, monkeypatch, write, url):
+    monkeypatch.setenv(config.SERVER, url)
+    with pytest.raises(ConfigError, match=r"^NODEWRIGHT_API_SERVER: not an https URL such as"):
+        config.in_cluster()
+    monkeypatch.delenv(config.SERVER)
+    path = write(cluster={"server": url})
+    monkeypatch.setenv(config.SERVER_FROM, str(path))
+    where = rf"^NODEWRIGHT_API_SERVER_FROM: {path}: clusters\[c\]\.server: not an https URL such as"
+    with pytest.raises(ConfigError, match=where):
+        config.in_cluster()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "No such file"),
+        ("{", "not YAML"),
+        ("{}", "current-context is not set"),
+        ('{"current-context": "x"}', "contexts: there is no entry named 'x'"),
+        ('{"current-context": "x", "clusters": 1}', "clusters"),
+    ],
+)
+def test_a_bad_kubeconfig_of_the_kubelet_is_named(pod, monkeypatch, tmp_path, content, text):
+    path = tmp_path / "kubelet.conf"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv(config.SERVER_FROM, str(path))
+    with pytest.raises(ConfigError) as caught:
+        config.in_cluster()
+    assert str(caught.value).startswith(f"NODEWRIGHT_API_SERVER_FROM: {path}: ")
+    assert text in str(caught.value)
+
+
+async def test_the_same_server_as_somebody_else(pod, pair, write):
+    account = config.in_cluster()
+    node = account.with_certificate(*pair)
+    assert node.server == account.server
+    assert "Authorization" not in await node.headers()
+    assert node.ssl_context.get_ca_certs() == account.ssl_context.get_ca_certs()
+    with pytest.raises(ConfigError, match="needs https"):
+        config.Config("http://192.0.2.1").with_certificate(*pair)
+
+
 async def test_a_token_file_is_read_again(tmp_path):
     now = [0.0]
     path = tmp_path / "token"

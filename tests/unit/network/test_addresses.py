@@ -1,9 +1,11 @@
 from ipaddress import IPv4Address, IPv4Network
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodewright.kube.objects import Node
 from nodewright_agent.network.addresses import (
     NetworkError,
     NodeRoute,
@@ -40,9 +42,38 @@ def test_names_and_macs():
     assert gateway(IPv4Network("10.200.1.0/24")) == IPv4Address("10.200.1.1")
 
 
-def test_routes_leave_out_the_own_node_and_nodes_that_are_not_ready_for_one():
-    nodes = [("a", "10.200.0.0/24", "10.180.0.11"), ("b", "10.200.1.0/24", "10.180.0.12"), ("c", "", "10.180.0.13")]
-    assert wanted_routes(nodes, "a") == {NodeRoute("10.200.1.0/24", "10.180.0.12")}
+def a_node(name, cidr, **addresses):
+    listed = [{"type": kind, "address": ip} for kind, ips in addresses.items() for ip in ips.split()]
+    document = {"metadata": {"name": name}, "spec": {"podCIDR": cidr}, "status": {"addresses": listed}}
+    return msgspec.convert(document, Node)
+
+
+def test_routes_leave_out_the_own_nodes_and_nodes_that_are_not_ready_for_one():
+    nodes = [
+        a_node("a", "10.200.0.0/24", InternalIP="10.180.0.11"),
+        a_node("b", "10.200.1.0/24", InternalIP="10.180.0.12"),
+        a_node("c", "", InternalIP="10.180.0.13"),
+        a_node("d", "10.200.3.0/24"),
+        a_node("e", "10.200.4.0/24", Hostname="e"),
+        a_node("a-too", "10.200.5.0/24", InternalIP="10.180.0.15"),
+        a_node("renamed", "10.200.6.0/24", ExternalIP="10.180.0.16"),
+        a_node("six", "fd00:6::/64", InternalIP="10.180.0.17"),
+    ]
+    wanted = wanted_routes(nodes, {"a", "a-too"}, {"127.0.0.1", "10.180.0.16"})
+    assert wanted == {NodeRoute("10.200.1.0/24", "10.180.0.12")}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "via"),
+    [
+        ({"InternalIP": "10.1.0.1", "ExternalIP": "192.0.2.1"}, "10.1.0.1"),
+        ({"ExternalIP": "192.0.2.1", "Hostname": "n"}, "192.0.2.1"),
+        ({"InternalIP": "fd00::1 10.1.0.1"}, "10.1.0.1"),
+    ],
+)
+def test_the_route_goes_to_the_internal_address_else_to_the_external_one(addresses, via):
+    (route,) = wanted_routes([a_node("b", "10.200.1.0/24", **addresses)], {"a"})
+    assert route.via == via
 
 
 def test_route_changes_are_the_difference():

@@ -7,6 +7,7 @@ import pytest
 
 from nodewright.kube.objects import Node, NodeCondition, NodeStatus, ObjectMeta
 from nodewright_agent import config as settings
+from nodewright_agent.bootstrap.clients import Clients
 from nodewright_agent.node import keeper as module
 from nodewright_agent.node.keeper import NodeKeeper
 
@@ -35,7 +36,7 @@ async def test_unknown_by_the_node_controller_is_answered_at_once(tmp_path, monk
     monkeypatch.setattr(module, "STATUS_INTERVAL", 3600.0)
     api = Api()
     config = settings.load(None, node_name="n1", node_ip="192.0.2.1", state_dir=str(tmp_path))
-    keeper = NodeKeeper(api, config, Events(), list, lambda: 1000.0)
+    keeper = NodeKeeper(Clients(api, api), config, Events(), list, lambda: 1000.0)
     keeper.node = node_with([], 1)
     task = asyncio.create_task(keeper._keep_status())
     try:

@@ -2,14 +2,18 @@
 
 import json
 
+import msgspec
 import pytest
 
-from nodewright.kube.objects import NodeCondition
+from nodewright.kube.objects import NodeCondition, Pod, Service
 from nodewright_agent import config as settings
+from nodewright_agent.node import clusterdns
 from nodewright_agent.node.conditions import node_conditions, pressures, transitions
-from nodewright_agent.node.facts import Availability, HostFacts, meminfo, os_image
-from nodewright_agent.node.registration import initial_node
+from nodewright_agent.node.facts import Availability, HostFacts, meminfo, os_image, read_facts
+from nodewright_agent.node.registration import initial_node, own_labels
 from nodewright_agent.node.status import allocatable, capacity, changed, node_status, node_status_patch
+from nodewright_agent.pods.podfiles import PodFiles
+from nodewright_agent.runtime.hostspace import HostSpace
 
 FACTS = HostFacts("m", "u", "b", "6.1", "Debian", "amd64", 4, 8 << 30, 100 << 30, {"hugepages-2Mi": 4 << 20})
 GOOD = Availability(1 << 30, 50, 100, 50, 100, 1000, 4000)
@@ -45,6 +49,21 @@ def test_settings_come_from_a_file_and_are_completed(tmp_path):
         ({"crash_backoff_initial": 50, "crash_backoff_max": 20}, "crash_backoff_initial: is above"),
         ({"max_pods": "many"}, "max_pods"),
         ({"unknown_key": 1}, "unknown_key"),
+        ({"bootstrap": True, "kubeconfig": "/k"}, "kubeconfig: the node makes its own identity"),
+        ({"bootstrap_kubeconfig": "/b", "kubeconfig": "/k"}, "give bootstrap or kubeconfig, not both"),
+        ({"certificate_seconds": 599}, "certificate_seconds: 599 is below 600"),
+        ({"node_name": "n" * 64}, "node_name: longer than 63 characters"),
+        ({"host_node_name": "Bad_Name"}, "host_node_name: 'Bad_Name'"),
+        ({"host_node_name": "n1"}, "host_node_name: 'n1' is node_name too"),
+        ({"host_node_name": "h" * 64}, "host_node_name: longer than 63"),
+        ({"node_address_type": "Hostname"}, "node_address_type"),
+        ({"omit_node_labels": ["team"]}, "omit_node_labels[0]: 'team' is none of kubernetes.io/hostname"),
+        ({"copy_topology_labels": True}, "copy_topology_labels: host_node_name is needed"),
+        ({"host_mounts": "proc/1/ns/mnt"}, "host_mounts: 'proc/1/ns/mnt' is not an absolute path"),
+        ({"host_root": ""}, "host_root: ''"),
+        ({"host_root": "/proc/../x"}, "host_root: '/proc/../x'"),
+        ({"host_tools": "here"}, "host_tools: 'here'"),
+        ({"image_sources": ["docker"]}, "image_sources"),
     ],
 )
 def test_bad_settings_name_the_field(given, text):
@@ -123,8 +142,103 @@ def test_heartbeats_alone_are_no_change():
 
 def test_labels_and_taints_at_registration():
     config = load(node_labels={"zone": "z"}, register_with_taints=[{"key": "k", "effect": "NoSchedule"}])
-    node = initial_node(config, FACTS, node_status(config, FACTS, [], []))
+    node = initial_node(config, FACTS, node_status(config, FACTS, [], []), {})
     assert node.metadata.labels["zone"] == "z"
     assert node.metadata.labels["kubernetes.io/hostname"] == "n1"
     assert node.metadata.labels["kubernetes.io/arch"] == "amd64"
     assert [(taint.key, taint.effect) for taint in node.spec.taints] == [("k", "NoSchedule")]
+
+
+def beside_kubelet(**given):
+    return load(host_node_name="host-1", **given)
+
+
+def test_beside_a_kubelet_the_node_says_whose_host_it_is():
+    labels = own_labels(beside_kubelet(omit_node_labels=["kubernetes.io/os", "beta.kubernetes.io/os"]), FACTS)
+    assert labels == {
+        "kubernetes.io/hostname": "n1",
+        "kubernetes.io/arch": "amd64",
+        "beta.kubernetes.io/arch": "amd64",
+        "nodewright.dev/agent": "true",
+        "nodewright.dev/host": "host-1",
+    }
+    assert not [name for name in own_labels(load(), FACTS) if name.startswith("nodewright.dev/")]
+
+
+def test_the_address_has_the_type_of_the_settings():
+    status = node_status(load(node_address_type="ExternalIP"), FACTS, [], [])
+    assert [(one.type, one.address) for one in status.addresses] == [("ExternalIP", "192.0.2.1"), ("Hostname", "n1")]
+    assert node_status(load(), FACTS, [], []).addresses[0].type == "InternalIP"
+
+
+def test_copied_labels_give_way_to_the_settings():
+    zone = "topology.kubernetes.io/zone"
+    config = beside_kubelet(node_labels={zone: "mine"})
+    made = initial_node(config, FACTS, node_status(config, FACTS, [], []), {zone: "z1", "region": "r1"})
+    assert (made.metadata.labels[zone], made.metadata.labels["region"]) == ("mine", "r1")
+
+
+def test_facts_are_those_of_the_host(tmp_path):
+    host = tmp_path / "host"
+    (host / "etc").mkdir(parents=True)
+    (host / "usr/lib").mkdir(parents=True)
+    (host / "etc/machine-id").write_text("abc\n")
+    (host / "usr/lib/release").write_text("PRETTY_NAME=Host\n")
+    (host / "etc/os-release").symlink_to("/usr/lib/release")  # leads to the host's file, not to ours
+    facts = read_facts(tmp_path, HostSpace(root=str(host)))
+    assert (facts.machine_id, facts.os_image) == ("abc", "Host")
+
+
+def dns_service(**spec):
+    return msgspec.convert({"metadata": {"name": "kube-dns"}, "spec": spec}, Service)
+
+
+@pytest.mark.parametrize(
+    ("service", "found"),
+    [
+        (None, []),
+        (dns_service(clusterIP="10.96.0.10", clusterIPs=["10.96.0.10"]), ["10.96.0.10"]),
+        (dns_service(clusterIP="10.96.0.10"), ["10.96.0.10"]),
+        (dns_service(clusterIP="fd00::a", clusterIPs=["fd00::a", "10.96.0.10"]), ["10.96.0.10"]),
+        (dns_service(clusterIP="None", clusterIPs=["None"]), []),
+        (dns_service(), []),
+    ],
+)
+def test_the_clusters_dns_is_found_by_its_service(service, found):
+    assert clusterdns.addresses(service) == found
+
+
+def dns_pod(policy, host_network=False):
+    return msgspec.convert(
+        {"metadata": {"name": "p", "namespace": "ns"}, "spec": {"dnsPolicy": policy, "hostNetwork": host_network}}, Pod
+    )
+
+
+def test_pods_have_the_dns_that_the_cluster_has_now(tmp_path):
+    known = []
+    resolv = tmp_path / "resolv"
+    resolv.write_text("nameserver 192.0.2.53\n")
+    files = PodFiles(load(resolv_conf=str(resolv)), discovered_dns=lambda: known)
+    pod = dns_pod("ClusterFirst")
+    assert [note[0] for note in files.write(pod, tmp_path / "a", ("10.0.0.1",))] == ["MissingClusterDNS"]
+    known.append("10.96.0.10")
+    assert files.write(pod, tmp_path / "b", ("10.0.0.1",)) == []
+    assert (tmp_path / "b/resolv.conf").read_text().splitlines()[1:2] == ["nameserver 10.96.0.10"]
+    fixed = PodFiles(load(cluster_dns=["10.0.0.53"]), discovered_dns=lambda: known)
+    assert (fixed.cluster_dns(), files.cluster_dns()) == (["10.0.0.53"], ["10.96.0.10"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "host_network", "needed"),
+    [
+        ("ClusterFirst", False, True),
+        ("ClusterFirst", True, False),
+        ("ClusterFirstWithHostNet", True, True),
+        ("Default", False, False),
+        ("None", False, False),
+    ],
+)
+def test_only_pods_that_use_the_clusters_dns_wait_for_services(policy, host_network, needed):
+    pod = dns_pod(policy, host_network)
+    assert PodFiles(load()).need_services(pod) is needed
+    assert not PodFiles(load(cluster_dns=["10.0.0.53"])).need_services(pod)

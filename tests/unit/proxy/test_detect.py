@@ -8,7 +8,7 @@ import pytest
 
 from nodewright_agent.proxy.backends import BACKENDS
 from nodewright_agent.proxy.config import MODES, ProxyConfig, ProxyConfigError
-from nodewright_agent.proxy.detect import ORDER, PROBES, ProxyModeError, choose
+from nodewright_agent.proxy.detect import ORDER, PROBES, SHARED_ORDER, ProxyModeError, choose
 
 
 def probes(**missing: str | None) -> dict[str, Any]:
@@ -21,6 +21,13 @@ def test_auto_takes_the_first_that_works_and_says_why() -> None:
     assert choice.mode == "nftables"
     assert "ipvs: no ip_vs" in choice.reason
     assert choose("auto", probes(ipvs="x", nftables="y")).mode == "iptables"
+
+
+def test_beside_another_proxy_auto_prefers_what_shares_nothing() -> None:
+    choice = choose("auto", probes(), SHARED_ORDER)
+    assert choice.mode == "nftables"
+    assert choose("auto", probes(nftables="no nf_tables"), SHARED_ORDER).mode == "ipvs"
+    assert sorted(SHARED_ORDER) == sorted(ORDER)
 
 
 def test_auto_without_any_names_all_reasons() -> None:
@@ -55,6 +62,9 @@ def test_tables_agree() -> None:
         ("cluster_cidr", "10.0.0.0/8,nonsense"),
         ("node_ips", ("10.0.0",)),
         ("coalesce", -1.0),
+        ("local_nodes", ("",)),
+        ("node_port_addresses", ("10.0.0.1/8",)),
+        ("node_port_addresses", ("primary", "10.0.0.0/8")),
     ],
 )
 def test_bad_settings_name_the_field(field: str, value: Any) -> None:
@@ -64,3 +74,11 @@ def test_bad_settings_name_the_field(field: str, value: Any) -> None:
 
 def test_pod_cidrs_are_split() -> None:
     assert ProxyConfig("node", cluster_cidr="10.0.0.0/8, fd00::/8").check().pod_cidrs == ("10.0.0.0/8", "fd00::/8")
+
+
+def test_node_ports_answer_on_the_nodes_or_on_given_addresses() -> None:
+    with pytest.raises(ProxyConfigError, match=r"^node_port_addresses: .*not both"):
+        ProxyConfig("node", node_ips=("10.0.0.1",), node_port_addresses=("10.0.0.0/8",)).check()
+    assert (
+        ProxyConfig("node", node_ips=("10.0.0.1",), node_port_addresses=("primary",)).check().node_port_networks == ()
+    )

@@ -11,6 +11,7 @@ from nodewright_agent.proxy.model import endpoint_text
 from unit.proxy.proxy_objects import endpoint_slice, ready
 
 CLUSTER, LOCAL = {"uses_cluster": True, "uses_local": False}, {"uses_cluster": False, "uses_local": True}
+HERE = frozenset({"here", "here-too"})
 BOTH = {"uses_cluster": True, "uses_local": True}
 TERMINATING = {"ready": False, "serving": True, "terminating": True}
 GONE = {"ready": False, "serving": False, "terminating": True}
@@ -23,8 +24,8 @@ def hinted(address: str, node: str = "here", *, zones: tuple[str, ...] = (), nod
 
 
 def chosen(*endpoints: Any, zone: str = "zone-a", **uses: bool) -> tuple[list[str], list[str], bool]:
-    backends = backends_of([endpoint_slice(*endpoints)], "http", "TCP", "here", ipv6=False)
-    choice: Choice = choose(backends, node_name="here", zone=zone, **uses)
+    backends = backends_of([endpoint_slice(*endpoints)], "http", "TCP", HERE, ipv6=False)
+    choice: Choice = choose(backends, here=HERE, zone=zone, **uses)
     return (
         [endpoint_text(item).removesuffix(":8080") for item in choice.cluster],
         [endpoint_text(item).removesuffix(":8080") for item in choice.local],
@@ -85,6 +86,13 @@ def test_node_hints_win_over_zone_hints() -> None:
     assert chosen(*listed, **CLUSTER)[0] == ["10.0.0.1"]
 
 
+def test_every_node_of_this_host_is_local() -> None:
+    listed = [ready("10.0.0.1", "here-too"), ready("10.0.0.2", "elsewhere"), ready("10.0.0.3", "here")]
+    assert chosen(*listed, **BOTH)[1] == ["10.0.0.1", "10.0.0.3"]
+    hints = [hinted("10.0.0.1", nodes=("here-too",)), hinted("10.0.0.2", nodes=("elsewhere",))]
+    assert chosen(*hints, **CLUSTER)[0] == ["10.0.0.1"]
+
+
 def test_node_hints_for_others_leave_the_zone_hints() -> None:
     listed = [
         hinted("10.0.0.1", zones=("zone-a",), nodes=("elsewhere",)),
@@ -100,15 +108,15 @@ def test_hints_do_not_filter_local_endpoints() -> None:
 
 def test_hints_of_unready_endpoints_do_not_count() -> None:
     listed = [hinted("10.0.0.1", zones=("zone-a",)), ready("10.0.0.2", **UNREADY)]
-    backends = backends_of([endpoint_slice(*listed)], "http", "TCP", "here", ipv6=False)
-    assert topology(backends, "here", "zone-a") == "zone"
+    backends = backends_of([endpoint_slice(*listed)], "http", "TCP", HERE, ipv6=False)
+    assert topology(backends, HERE, "zone-a") == "zone"
 
 
 def test_overlapping_slices_prefer_the_endpoint_that_stays() -> None:
     going = endpoint_slice(ready("10.0.0.1", **TERMINATING), name="a")
     staying = endpoint_slice(ready("10.0.0.1"), name="b")
     for order in ([going, staying], [staying, going]):
-        backends = backends_of(order, "http", "TCP", "here", ipv6=False)
+        backends = backends_of(order, "http", "TCP", HERE, ipv6=False)
         assert [(b.ready, b.terminating) for b in backends] == [(True, False)]
 
 
@@ -121,9 +129,9 @@ def test_ports_are_matched_by_name_and_protocol() -> None:
     ]
     item = endpoint_slice(ready("10.0.0.1"), ports=ports)
     for name, protocol, wanted in (("dns", "UDP", 53), ("dns", "TCP", 5353), ("", "TCP", 9)):
-        found = backends_of([item], name, protocol, "here", ipv6=False)
+        found = backends_of([item], name, protocol, HERE, ipv6=False)
         assert [endpoint_text(b.address) for b in found] == [f"10.0.0.1:{wanted}"]
-    assert backends_of([item], "none", "TCP", "here", ipv6=False) == []
+    assert backends_of([item], "none", "TCP", HERE, ipv6=False) == []
 
 
 def test_families_and_malformed_addresses_are_kept_apart() -> None:
@@ -131,10 +139,10 @@ def test_families_and_malformed_addresses_are_kept_apart() -> None:
     v6 = endpoint_slice(ready("fd00::2"), family="IPv6")
     fqdn = endpoint_slice(ready("example.org"), family="FQDN")
     listed = [v4, v6, fqdn]
-    assert [endpoint_text(b.address) for b in backends_of(listed, "http", "TCP", "", ipv6=False)] == ["10.0.0.1:8080"]
-    assert [endpoint_text(b.address) for b in backends_of(listed, "http", "TCP", "", ipv6=True)] == ["[fd00::2]:8080"]
+    assert [endpoint_text(b.address) for b in backends_of(listed, "http", "TCP", HERE, ipv6=False)] == ["10.0.0.1:8080"]
+    assert [endpoint_text(b.address) for b in backends_of(listed, "http", "TCP", HERE, ipv6=True)] == ["[fd00::2]:8080"]
 
 
 def test_only_the_first_address_counts() -> None:
     item = endpoint_slice({"addresses": ["10.0.0.1", "10.0.0.2"]})
-    assert len(backends_of([item], "http", "TCP", "here", ipv6=False)) == 1
+    assert len(backends_of([item], "http", "TCP", HERE, ipv6=False)) == 1

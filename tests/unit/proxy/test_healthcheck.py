@@ -67,6 +67,16 @@ async def test_ports_are_closed_and_moved(bench: Any) -> None:
         await get(second)
 
 
+async def test_ports_follow_the_addresses_of_the_node(bench: Any) -> None:
+    servers, get, _, _, _ = bench
+    port = free_port()
+    await servers.sync({"ns/web": HealthCheck(port, 1)}, ("127.0.0.2",))
+    with pytest.raises(ClientConnectorError):
+        await get(port)
+    await servers.sync({"ns/web": HealthCheck(port, 1)}, HERE)
+    assert (await get(port))[0] == 200
+
+
 async def test_a_port_in_use_is_reported_and_tried_again(bench: Any) -> None:
     servers, get, failures, _, _ = bench
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -160,6 +160,24 @@ def test_health_check_counts_ready_addresses_of_this_node_once() -> None:
     assert rules_of(other, [], NODE).health_check is None
 
 
+def test_endpoints_of_another_node_on_this_host_are_local() -> None:
+    item = service(
+        type="LoadBalancer",
+        ports=NODE_PORT,
+        internalTrafficPolicy="Local",
+        externalTrafficPolicy="Local",
+        healthCheckNodePort=32000,
+    )
+    ends = endpoint_slice(HERE, ready("10.0.0.4", "here-nodewright"), ELSEWHERE)
+    rules = rules_of(item, [ends], NODE._replace(also_here=frozenset({"here-nodewright"})))
+    both = ["10.0.0.1:8080", "10.0.0.4:8080"]
+    found = {key_text(key): value for key, value in rules.frontends.items()}
+    assert texts(found["10.96.0.10:80/TCP"].endpoints) == both
+    assert texts(found["192.168.0.5:30080/TCP"].external) == both
+    assert rules.health_check == HealthCheck(32000, 2)
+    assert rules.local_ips == {pack_address("10.0.0.1"), pack_address("10.0.0.4")}
+
+
 def test_unknown_protocols_are_left_out() -> None:
     assert frontends(service(ports=[{"name": "x", "port": 1, "protocol": "QUIC"}])) == {}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nodewright_agent.proxy import sync
+from nodewright_agent.proxy import former, sync
 from nodewright_agent.proxy.backends.base import BackendError, Traffic
 from nodewright_agent.proxy.health import Health
 from nodewright_agent.proxy.metrics import ProxyMetrics
@@ -180,3 +180,143 @@ async def test_stopping_closes_the_backend_and_removes_nothing() -> None:
     async with running(made):
         pass
     assert made.backend.calls == ["replace", "close"]
+
+
+class Other(Recorder):
+    """A backend of another kind, that may refuse."""
+
+    name = "other"
+
+    def __init__(self, log: list[str], *, broken: str = "") -> None:
+        super().__init__()
+        self.log, self.broken = log, broken
+
+    def open(self) -> None:
+        self._note("open")
+
+    def replace(self, table: Table) -> None:
+        self._note("replace")
+        self.table = table
+
+    def cleanup(self) -> None:
+        self._note("cleanup")
+
+    def _note(self, what: str) -> None:
+        self.log.append(f"new {what}")
+        if what == self.broken:
+            raise BackendError(f"cannot {what}")
+
+
+def spy_on_old(bench: Bench, log: list[str], failures: int = 0) -> None:
+    def cleanup() -> None:
+        nonlocal failures
+        log.append("old cleanup")
+        if failures:
+            failures -= 1
+            raise BackendError("busy")
+
+    bench.backend.cleanup = cleanup  # type: ignore[method-assign]
+    bench.backend.close = lambda: log.append("old close")  # type: ignore[method-assign]
+
+
+async def test_a_switch_programs_the_new_backend_before_the_old_one_goes(bench: Bench) -> None:
+    log: list[str] = []
+    spy_on_old(bench, log)
+    bench.add(1)
+    await bench.settled()
+    new = Other(log)
+    await bench.syncer.switch(new, take_over=False)
+    await bench.until(lambda: "old close" in log)
+    assert log == ["new open", "new replace", "old cleanup", "old close"]
+    assert bench.syncer.backend is new
+    assert new.table == bench.builder.table()
+    bench.add(2)
+    await bench.until(lambda: len(new.table.frontends) == 2)
+    assert bench.backend.calls == ["replace", "apply"], "the old one hears of nothing any more"
+    assert bench.failed == []
+    assert new.changed is not None, "it is watched"
+
+
+@pytest.mark.parametrize("broken", ["open", "replace"])
+async def test_a_backend_that_fails_leaves_the_old_one_in_place(bench: Bench, broken: str) -> None:
+    log: list[str] = []
+    spy_on_old(bench, log)
+    with pytest.raises(BackendError, match=f"cannot {broken}"):
+        await bench.syncer.switch(Other(log, broken=broken), take_over=False)
+    assert log[-1] == "new cleanup"
+    assert "old cleanup" not in log
+    assert bench.syncer.backend is bench.backend
+    bench.add(1)
+    await bench.settled()
+
+
+async def test_changes_during_a_failed_switch_are_not_lost(bench: Bench) -> None:
+    bench.builder.set_service("default/s1", service("s1", "10.96.0.1"))
+    with pytest.raises(BackendError):
+        await bench.syncer.switch(Other([], broken="replace"), take_over=False)
+    await bench.settled()
+    assert len(bench.backend.table.frontends) == 1
+
+
+async def test_taking_over_removes_nothing(bench: Bench) -> None:
+    log: list[str] = []
+    spy_on_old(bench, log)
+    await bench.syncer.switch(Other(log), take_over=True)
+    assert log == ["new open", "new replace", "old close"]
+
+
+async def test_rules_of_the_old_backend_are_removed_again_until_that_works(bench: Bench) -> None:
+    log: list[str] = []
+    spy_on_old(bench, log, failures=2)
+    await bench.syncer.switch(Other(log), take_over=False)
+    await bench.until(lambda: "old close" in log)
+    assert log.count("old cleanup") == 3
+    assert [str(error) for error in bench.failed] == ["busy", "busy"]
+
+
+class Drainer(Recorder):
+    """A backend whose connections end with its rules."""
+
+    name = "drainer"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy = 2
+
+    def retire(self) -> float | None:
+        self.calls.append("retire")
+        self.busy -= 1
+        return 0.01 if self.busy > 0 else None
+
+    def cleanup(self) -> None:
+        self.calls.append("cleanup")
+
+
+async def test_connections_through_the_old_backend_may_end(bench: Bench) -> None:
+    drainer, last = Drainer(), Recorder()
+    await bench.syncer.switch(drainer, take_over=True)
+    await bench.syncer.switch(last, take_over=False)
+    await bench.until(lambda: "close" in drainer.calls)
+    assert drainer.calls == ["replace", "retire", "retire", "cleanup", "close"]
+
+
+async def test_they_may_not_take_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(former, "LINGER", 0.05)
+    drainer = Drainer()
+    drainer.busy = 10**9
+    await bench.syncer.switch(drainer, take_over=True)
+    await bench.syncer.switch(Recorder(), take_over=False)
+    await bench.until(lambda: "close" in drainer.calls)
+    assert drainer.calls[-2:] == ["cleanup", "close"]
+    assert "retire" in drainer.calls
+
+
+async def test_switching_back_takes_the_draining_rules_over(bench: Bench) -> None:
+    drainer, again = Drainer(), Drainer()
+    drainer.busy = 10**9
+    await bench.syncer.switch(drainer, take_over=True)
+    await bench.syncer.switch(Recorder(), take_over=False)
+    await bench.syncer.switch(again, take_over=False)
+    assert drainer.calls[-1] == "close"
+    assert "cleanup" not in drainer.calls, "they are the new one's"
+    assert bench.syncer.backend is again

@@ -198,3 +198,15 @@ def test_the_root_is_never_removed(v2: CgroupsV2):
         v2.remove("/")
     with pytest.raises(ValueError, match="without \\.\\."):
         v2.create("/a/../../b")
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_v1_moves_a_monitor_where_it_is_counted_or_everywhere(tmp_path: Path, everywhere: bool):
+    names = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer", "name=systemd", "unified")
+    for name in names:
+        (tmp_path / name / "ours").mkdir(parents=True)
+        (tmp_path / name / "ours/cgroup.procs").touch()
+    v1 = CgroupsV1({name: tmp_path / name for name in names[:-1]}, tmp_path / "unified")
+    v1.enter("/ours", 42, everywhere=everywhere)
+    moved = {name for name in names if (tmp_path / name / "ours/cgroup.procs").read_text() == "42"}
+    assert moved == (set(names) if everywhere else {"cpu", "cpuacct", "memory", "pids"})

@@ -26,7 +26,10 @@ _CHECKS = {
 
 
 class HostPath:
-    """A path of the host; nothing is ever removed."""
+    """A path of the host's mount namespace, looked at there; nothing is ever removed.
+
+    What is mounted is the path itself: the runtime, which lives in that namespace, follows it once more.
+    """
 
     read_only = False
 
@@ -44,12 +47,15 @@ class HostPath:
         path, kind = volume.host_path.path, volume.host_path.type or ""
         if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise VolumeError(f"invalid HostPath `{path}`: must be absolute and must not contain '..'")
-        await asyncio.to_thread(check, path, kind)
+        await asyncio.to_thread(host.space.call, lambda: check(path, kind))
         return SetUp(Path(path))
 
 
 def check(path: str, kind: str) -> None:
-    """Check, or make, a path by hostPath type; raises VolumeError in upstream's words."""
+    """Check, or make, a path by hostPath type; raises VolumeError in upstream's words.
+
+    To be called in the host's mount namespace (``HostSpace.call``), where links lead where the host has them lead.
+    """
     if kind == "":
         return
     if kind not in _CHECKS:

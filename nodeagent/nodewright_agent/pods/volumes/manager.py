@@ -22,6 +22,7 @@ from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
 from nodewright_agent.pods.volumes.registry import plugin_for
 from nodewright_agent.pods.volumes.tokens import TokenSource
 from nodewright_agent.runtime import mountinfo
+from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.images.fsutil import remove_tree
 from nodewright_agent.runtime.mounts import unmount_below
 from nodewright_agent.runtime.spec import Mount
@@ -42,11 +43,17 @@ class VolumeManager:
     """
 
     def __init__(
-        self, client: Client, state_dir: Path, *, on_failed: Failed | None = None, on_wake: Wake | None = None
+        self,
+        client: Client,
+        state_dir: Path,
+        *,
+        on_failed: Failed | None = None,
+        on_wake: Wake | None = None,
+        space: HostSpace | None = None,
     ) -> None:
-        """Nothing is touched before `setup`."""
+        """Nothing is touched before `setup`. `space`: where containers live, and so the paths of hostPath volumes."""
         self._root = Path(state_dir) / "pods"
-        self._host = Host(ObjectCache(client), TokenSource(client))
+        self._host = Host(ObjectCache(client), TokenSource(client), space or HostSpace())
         self._on_failed = on_failed
         self._on_wake = on_wake
         self._pods: dict[str, _PodVolumes] = {}
@@ -87,7 +94,8 @@ class VolumeManager:
         self, pod: Pod, container: Container, volumes: Mapping[str, Path], environment: Mapping[str, str]
     ) -> list[Mount]:
         """The mounts of a container, subPaths prepared; raises MountError. `environment` serves subPathExpr."""
-        return mounts.mounts_for(pod, container, volumes, environment, PodPaths(self._root, pod.metadata.uid))
+        paths = PodPaths(self._root, pod.metadata.uid)
+        return mounts.mounts_for(pod, container, volumes, environment, paths, self._host.space)
 
     async def env_sources(self, pod: Pod, container: Container) -> env.EnvSources:
         """Read what a container's environment refers to; objects that do not exist are absent. Raises ApiError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import posixpath
 import stat
@@ -16,6 +17,7 @@ from nodewright_agent.pods.volumes.errors import MountError, VolumeError
 from nodewright_agent.pods.volumes.paths import PodPaths
 from nodewright_agent.pods.volumes.registry import PLUGINS
 from nodewright_agent.runtime import syscalls
+from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.mounts import unmount
 from nodewright_agent.runtime.spec import Mount
 
@@ -26,9 +28,18 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def mounts_for(
-    pod: Pod, container: Container, volumes: Mapping[str, Path], environment: Mapping[str, str], paths: PodPaths
+    pod: Pod,
+    container: Container,
+    volumes: Mapping[str, Path],
+    environment: Mapping[str, str],
+    paths: PodPaths,
+    space: HostSpace,
 ) -> list[Mount]:
-    """The mounts of a container, outer destinations first; raises MountError in upstream's words."""
+    """The mounts of a container, outer destinations first; raises MountError in upstream's words.
+
+    Sources are paths of the host's mount namespace. subPaths are bound there too, since the kernel binds nothing of
+    one namespace into another; the bind is below the state directory, and so comes back to the agent's.
+    """
     specs = {volume.name: volume for volume in pod.spec.volumes}
     result = []
     for index, mount in enumerate(container.volume_mounts):
@@ -38,7 +49,8 @@ def mounts_for(
         sub = sub_path(mount, environment)
         if sub:
             try:
-                source = bind_sub_path(source, sub, paths.subpath(mount.name, container.name, index))
+                target = paths.subpath(mount.name, container.name, index)
+                source = space.call(functools.partial(bind_sub_path, source, sub, target))
             except (OSError, VolumeError) as error:
                 said = f'failed to prepare subPath for volumeMount "{mount.name}" of container "{container.name}"'
                 raise MountError(f"{said}: {error}") from error

@@ -13,6 +13,7 @@ from nodewright.kube.objects import Pod
 from nodewright_agent.pods.volumes.objects import Key, ObjectCache, Value
 from nodewright_agent.pods.volumes.paths import PodPaths
 from nodewright_agent.pods.volumes.tokens import TokenSource
+from nodewright_agent.runtime.hostspace import HostSpace
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,11 @@ class VolumeContext:
 
 @dataclass(frozen=True)
 class Host:
-    """What plugins use besides the file system."""
+    """What plugins use besides the file system; ``space``: where hostPath volumes are."""
 
     objects: ObjectCache
     tokens: TokenSource
+    space: HostSpace = field(default_factory=HostSpace)
 
 
 @dataclass

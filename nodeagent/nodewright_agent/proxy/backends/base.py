@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from nodewright_agent.proxy.model import Delta, Table
 
@@ -67,3 +67,14 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Close the sockets; rules stay."""
+
+
+@runtime_checkable
+class Draining(Protocol):
+    """A backend whose connections end with its rules, because the kernel keeps their translation there."""
+
+    def retire(self) -> float | None:
+        """Take no new connections, after another backend has taken over; may be called again and again.
+
+        Gives the seconds after which to ask again, None once no connection is left.
+        """

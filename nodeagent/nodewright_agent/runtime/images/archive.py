@@ -256,7 +256,10 @@ def oci_names(entry: Descriptor) -> set[str]:
     for annotation in _NAME_ANNOTATIONS:
         text = entry.annotations.get(annotation, "")
         if "/" in text or ":" in text:
-            return {reference.parse(text).name}
+            named = reference.parse(text)
+            if named.digest and named.digest != entry.digest:
+                raise ArchiveError(f"the image that is named {text} has the digest {entry.digest}")
+            return {named.name}
     return set()
 
 
@@ -278,6 +281,8 @@ def _docker_image(reader: Reader, entry: Any, i: int, platform: Platform) -> Pla
     names = {
         reference.parse(tag).name for tag in strictjson.texts(entry.get("RepoTags"), f"manifest.json[{i}].RepoTags")
     }
+    if any("@" in tag for tag in names):
+        raise ArchiveError(f"manifest.json[{i}].RepoTags: a docker archive has no digests to name an image by")
     layers = [(layer, None, None) for layer in strictjson.texts(entry.get("Layers"), f"manifest.json[{i}].Layers")]
     return _planned(reader, raw, None, "", layers, frozenset(names), platform)
 

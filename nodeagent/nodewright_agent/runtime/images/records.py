@@ -43,6 +43,8 @@ class NameRecord(msgspec.Struct, frozen=True):
 
     name: str
     image: str
+    origin: str = ""
+    """Where the name was taken from; empty: a registry, or an archive that somebody loaded."""
 
 
 class Layout:

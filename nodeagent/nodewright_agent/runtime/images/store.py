@@ -11,6 +11,7 @@ from pathlib import Path
 from nodewright_agent.runtime.images import archive, config, records, reference, rootfs, usage
 from nodewright_agent.runtime.images.credentials import Credential
 from nodewright_agent.runtime.images.errors import (
+    ArchiveError,
     ErrImageNeverPull,
     ErrImagePull,
     ImageInUse,
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 Progress = Callable[[PullProgress], None]
 Images = list[Image]  # ImageStore.list hides the builtin inside the class
 Texts = list[str]
+Loaded = list[tuple[Fetched, set[str]]]
 
 
 class ImageStore:
@@ -83,6 +85,18 @@ class ImageStore:
         names = self._names()
         found = (self._image(record.id, names) for record in self._image_records())
         return sorted((image for image in found if image is not None), key=lambda i: (not i.names, i.names, i.id))
+
+    def origin(self, ref: str) -> str:
+        """Where a name was taken from (see `NameRecord`); empty for names that the store does not have."""
+        parsed = reference.parse(ref)
+        name = parsed.with_digest(parsed.digest).name if parsed.digest else parsed.name
+        record = records.read(self._layout, self._layout.name_record(name), NameRecord)
+        return record.origin if record is not None else ""
+
+    @property
+    def scratch(self) -> Path:
+        """A directory for temporary files on the store's file system; emptied when a store is opened."""
+        return self._layout.tmp
 
     def _image_records(self) -> Iterable[ImageRecord]:
         return records.read_all(self._layout, self._layout.image_records, ImageRecord)
@@ -173,14 +187,29 @@ class ImageStore:
 
     async def load(self, path: Path, *, progress: Progress | None = None, platform: str = HERE) -> Images:
         """Load every image of a docker or OCI archive (or OCI directory); all of them or, on any error, none."""
+        return await self._load(path, lambda loaded: loaded, progress or _silent, platform)
+
+    async def load_named(self, path: Path, ref: reference.Reference, *, origin: str, platform: str = HERE) -> Image:
+        """Load one image of an OCI archive under one name, which the archive must give it, too.
+
+        A name with a digest is the digest's: an image of another one is refused. `origin` is kept with the name.
+        """
+        images = await self._load(path, lambda loaded: [_named(loaded, ref)], _silent, platform, origin)
+        if not images:
+            raise ErrImagePull(f"image {ref.name} vanished from the store right after it was loaded")
+        return images[0]
+
+    async def _load(
+        self, path: Path, choose: Callable[[Loaded], Loaded], report: Progress, platform: str, origin: str = ""
+    ) -> Images:
         wanted = Platform.parse(platform)
         try:
             async with file_lock(self._layout.use_lock, shared=True):
-                loaded = await archive.load(Path(path), self._layers, self._layout.tmp, wanted, progress or _silent)
+                loaded = choose(await archive.load(Path(path), self._layers, self._layout.tmp, wanted, report))
                 for fetched, _ in loaded:
                     folders = [self._layout.layer(diff_id) for diff_id in fetched.diff_ids]
                     await asyncio.to_thread(rootfs.check, folders)
-                await asyncio.to_thread(self._commit, loaded, platform)
+                await asyncio.to_thread(self._commit, loaded, platform, origin)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EACCES, errno.EISDIR) and error.filename == str(path):
                 raise ErrImagePull(f"cannot read {path}: {os.strerror(error.errno)}") from error
@@ -189,7 +218,7 @@ class ImageStore:
         images = [self.resolve(fetched.image_id) for fetched, _ in loaded]
         return [image for image in images if image is not None]
 
-    def _commit(self, images: Sequence[tuple[Fetched, set[str]]], platform: str) -> None:
+    def _commit(self, images: Sequence[tuple[Fetched, set[str]]], platform: str, origin: str = "") -> None:
         """Write records: images first, names after, so that no name ever leads nowhere. Blocking."""
         with locked(self._layout.write_lock):
             for fetched, _ in images:
@@ -201,7 +230,7 @@ class ImageStore:
                 records.write(self._layout.image_record(fetched.image_id), record)
             for fetched, names in images:
                 for name in sorted(names):
-                    records.write(self._layout.name_record(name), NameRecord(name, fetched.image_id))
+                    records.write(self._layout.name_record(name), NameRecord(name, fetched.image_id, origin))
 
     def _after_change(self) -> None:
         task = asyncio.create_task(self._settle())
@@ -259,6 +288,16 @@ class ImageStore:
         except BlockingIOError:
             self._layout.gc_wanted.touch()
             return 0
+
+
+def _named(loaded: Loaded, ref: reference.Reference) -> tuple[Fetched, set[str]]:
+    """The image of an archive that has the name, with that name (and its digest's) alone."""
+    name = ref.with_digest(ref.digest).name if ref.digest else ref.name
+    for fetched, names in loaded:
+        if name in names and fetched.digest:
+            return fetched, {name, ref.with_digest(fetched.digest).name}
+    found = ", ".join(sorted({name for _, names in loaded for name in names})) or "no names"
+    raise ArchiveError(f"the archive has no image {name}, but {found}")
 
 
 def _tell(listeners: Iterable[Progress], step: PullProgress) -> None:

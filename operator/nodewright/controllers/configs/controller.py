@@ -1,78 +1,83 @@
-"""Kopf handlers for NodeAgentConfig. It changes at the rate of people, which is what kopf is best at.
+"""Reviews NodeAgentConfigs: whether they agree with each other, and how far the nodes are with applying them.
 
-SchedulerProfile is not here: the scheduler itself says whether it serves one.
+kopf watches the objects, which change at the rate of people and of nodes that report; what it sees only wakes the
+reconciliation, so that a thousand reports are a few reviews. SchedulerProfile is not here: the scheduler itself says
+whether it serves one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from nodewright.controllers.configs import review
-from nodewright.framework.controller import Controller
+from nodewright.framework.controller import Controller, Result
 from nodewright.framework.lean import kopf
-from nodewright.kube.errors import ApiError, Conflict, NotFound
-from nodewright.kube.resources import NODEAGENTCONFIGS, Resource
+from nodewright.kube.api.meta import PartialObject
+from nodewright.kube.api.nodeconfigs import NodeAgentConfig
+from nodewright.kube.client import Client
+from nodewright.kube.errors import Conflict, NotFound
+from nodewright.kube.resources import NODEAGENTCONFIGS, NODES, Resource
 from nodewright.kube.times import now_rfc3339
 
 log = logging.getLogger(__name__)
 
-Judge = Callable[[Sequence[dict[str, Any]]], dict[str, review.Verdict]]
-ATTEMPTS = 5
-RETRY = 5.0  # seconds until kopf calls a handler again that could not write
+KEY = "all"
+"""The only key: objects may contradict each other, so they are reviewed together; they are few."""
+COALESCE = 0.5
+"""Seconds in which changes are collected."""
+MANAGER = "nodewright-operator"
 
 
 class ConfigController(Controller):
-    """Reviews all objects of a kind whenever one of them changes; they are few, and may contradict each other."""
+    """Reviews all objects whenever one of them, or the labels of a Node, has changed."""
 
     name: ClassVar[str] = "configs"
-    workers = 0  # no queue of its own: kopf calls
+    workers = 1
+
+    def __init__(self, client: Client, *, identity: str = "") -> None:
+        """Declare what is watched."""
+        super().__init__(client, identity=identity)
+        self.nodes = self.watch(NODES, type=PartialObject, enqueue=self._node_changed)
+
+    def custom_kinds(self) -> set[Resource]:
+        """The kind that kopf watches for us."""
+        return {NODEAGENTCONFIGS}
 
     def register_kopf(self, registry: kopf.OperatorRegistry) -> None:
-        """Handle create, update, resume and (without a finalizer) delete."""
-        self._register(registry, NODEAGENTCONFIGS, review.node_configs)
-
-    def _register(self, registry: kopf.OperatorRegistry, resource: Resource, judge: Judge) -> None:
-        one_at_a_time = asyncio.Lock()
+        """Have every event of an object lead to a review; events need neither finalizers nor annotations."""
 
         async def handle(**_: Any) -> None:
-            try:
-                async with one_at_a_time:
-                    await self.review(resource, judge)
-            except ApiError as error:
-                raise kopf.TemporaryError(str(error), delay=RETRY) from error
+            self.queue.add_after(KEY, COALESCE)
 
-        where = (resource.group, resource.version, resource.plural)
-        kopf.on.resume(*where, registry=registry, id="review")(handle)
-        kopf.on.create(*where, registry=registry, id="review")(handle)
-        kopf.on.update(*where, registry=registry, id="review", field="spec")(handle)
-        # Optional: it needs no finalizer, which would keep objects from going away while the operator is down.
-        kopf.on.delete(*where, registry=registry, id="review", optional=True)(handle)
+        where = (NODEAGENTCONFIGS.group, NODEAGENTCONFIGS.version, NODEAGENTCONFIGS.plural)
+        kopf.on.event(*where, registry=registry, id="review")(handle)
 
-    async def review(self, resource: Resource, judge: Judge) -> None:
-        """Judge all objects of the kind and write the conditions that changed. Raises ApiError."""
-        for attempt in range(ATTEMPTS):
+    def _node_changed(self, old: PartialObject | None, new: PartialObject | None) -> Iterable[str]:
+        if old is None or new is None or old.metadata.labels != new.metadata.labels:
+            self.queue.add_after(KEY, COALESCE)
+        return ()
+
+    async def reconcile(self, key: str) -> Result | None:
+        """Judge all objects, and write what changed. Raises ApiError."""
+        found = await self.client.list(NODEAGENTCONFIGS, type=NodeAgentConfig)
+        objects = [obj for obj in found.items if not obj.metadata.deletion_timestamp]
+        labels = {node.metadata.name: node.metadata.labels for node in self.nodes.values()}
+        for name, verdict in review.node_configs(objects, labels).items():
+            obj = next(obj for obj in objects if obj.metadata.name == name)
+            patch = review.status_patch(obj, verdict, now_rfc3339())
+            pruned = review.prune(obj, labels)
+            if patch is None and pruned is None:
+                continue
             try:
-                return await self._review(resource, judge)
-            except Conflict:
-                # kopf annotates the object that it calls us for, often at the very same time.
-                if attempt == ATTEMPTS - 1:
-                    raise
+                if pruned is not None:
+                    await self.client.patch(NODEAGENTCONFIGS, name, pruned, subresource="status")
+                if patch is not None:
+                    await self.client.apply(NODEAGENTCONFIGS, patch, field_manager=MANAGER, subresource="status")
+            except (NotFound, Conflict):
+                # Deleted, another one by this name, or a node that was faster: the event of that leads here again.
+                continue
+            extra = {"object": name, "accepted": verdict.accepted.value, "applied": verdict.applied.value}
+            log.info("reviewed", extra=extra)
         return None
-
-    async def _review(self, resource: Resource, judge: Judge) -> None:
-        found = await self.client.list(resource, type=dict)
-        objects = [obj for obj in found.items if not obj["metadata"].get("deletionTimestamp")]
-        verdicts = judge(objects)
-        for obj in objects:
-            name = obj["metadata"]["name"]
-            patch = review.status_patch(obj, verdicts[name], now_rfc3339())
-            if patch is None:
-                continue
-            try:
-                await self.client.patch(resource, name, patch, subresource="status")
-            except NotFound:
-                continue
-            log.info("reviewed", extra={"kind": resource.kind, "object": name, "accepted": verdicts[name].accepted})

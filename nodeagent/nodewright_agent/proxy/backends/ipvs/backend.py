@@ -15,11 +15,12 @@ from nodewright_agent.proxy.backends.ipvs.kernel import EXISTS, GONE, Command, I
 from nodewright_agent.proxy.backends.ipvs.links import DummyLink
 from nodewright_agent.proxy.backends.nftables.kernel import usable
 from nodewright_agent.proxy.backends.nftables.wire import NFPROTO_IPV4
+from nodewright_agent.proxy.hostaddresses import IPVS_LINK
 from nodewright_agent.proxy.model import Delta, Frontend, Kind, Table, endpoint_text, is_ipv6, key_text
 
 log = logging.getLogger(__name__)
 
-LINK = "kube-ipvs0"
+LINK = IPVS_LINK
 DRAIN_SECONDS = 5.0
 """How often destinations that wait for their last connections are looked at; IPVS announces no end of a connection."""
 _UDP, _SCTP = 17, 132
@@ -273,6 +274,20 @@ class IpvsBackend:
             if not waiting:
                 del self._draining[key]
         return DRAIN_SECONDS if self._draining else None
+
+    def retire(self) -> float | None:
+        """Weigh every destination 0, and wait for connections over TCP to end: they live in IPVS's own table.
+
+        IPVS counts those that are being opened or closed alike, so the former get one pause to become established.
+        """
+        busy, commands = False, []
+        for key in self._servers:
+            for endpoint, state in self.kernel.destinations(key).items():
+                if state.weight:
+                    commands.append(_set_weight(key, endpoint, 0))
+                busy = busy or (key[-3] not in (_UDP, _SCTP) and state.active > 0)
+        self.kernel.run(commands)
+        return DRAIN_SECONDS if busy or commands else None
 
     def verify(self) -> list[str]:
         """Compare services, destinations, addresses and jumps with what was programmed."""

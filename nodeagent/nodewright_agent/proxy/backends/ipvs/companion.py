@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 MARK = "0x4000"
 """The bit that Kubernetes uses for connections to masquerade."""
 
+PREFIX = "NODEWRIGHT-"
+"""Names of all sets and chains begin so."""
+
 OFF_CLUSTER, LOCAL_SOURCE, ALWAYS, NEVER = "OFF-CLUSTER", "LOCAL-SRC", "ALWAYS", "NEVER"
 SILENT, OUTSIDE_SILENT, RESTRICTED, SOURCES, HAIRPIN, PODS = (
     "SILENT",
@@ -65,7 +68,7 @@ class Member(NamedTuple):
 
 def set_name(name: str, ipv6: bool) -> str:
     """Give the kernel's name of a set."""
-    return f"NODEWRIGHT-{name}{'-6' if ipv6 else ''}"
+    return f"{PREFIX}{name}{'-6' if ipv6 else ''}"
 
 
 def place_text(key: bytes) -> str:

@@ -109,6 +109,11 @@ class Nftables:
         for item in self._socket.dump(NFNL_SUBSYS | wire.GETSETELEM, payload):
             yield from decode(item.payload)
 
+    def tables(self, family: int) -> set[str]:
+        """Give the names of a family's tables."""
+        found = self._socket.dump(NFNL_SUBSYS | wire.GETTABLE, wire.nfgen(family))
+        return {text_of(attributes(item.payload, 4).get(1, b"")) for item in found}
+
     def count(self, kind: int, family: int, table: str, name_attribute: int) -> int:
         """Count the objects of a table that a GET message of this kind lists."""
         payload = wire.nfgen(family) + string(1, table)

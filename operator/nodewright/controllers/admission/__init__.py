@@ -1,0 +1,1 @@
+"""What the admission webhook checks, one module per kind; `registry` has the table. See docs/admission.md."""
