@@ -72,24 +72,23 @@ def proxies() -> set[int]:
     return found
 
 
-def steps(config: AgentConfig, *, network: bool = True) -> list[Step]:
+def steps(config: AgentConfig) -> list[Step]:
     """What is to be done, in order: a name, and a function that does it and tells what it removed.
 
     Each is idempotent, looks at nothing but this host, and raises OSError, TimeoutError or RuntimeUnavailable naming
-    what it could not remove; those that follow are worth doing all the same. ``network`` False leaves out links,
-    routes and rules of the network namespace. Raises RuntimeUnavailable where ``host_tools`` is not what it should be.
+    what it could not remove; those that follow are worth doing all the same. Raises RuntimeUnavailable where
+    ``host_tools`` is not what it should be.
     """
     space = HostSpace(config.host_mounts, config.host_root)
     # Here and not in the host's namespace, where the image's own files are not.
     directories = _directories(config)
-    result: list[Step] = [
+    return [
         ("containers", lambda: _containers(config)),
         ("mounts", lambda: space.call(lambda: _mounts(directories))),
+        ("network", _network),
+        ("service rules", _proxy),
+        ("files", lambda: space.call(lambda: _files(directories))),
     ]
-    if network:
-        result += [("network", _network), ("service rules", _proxy)]
-    result.append(("files", lambda: space.call(lambda: _files(directories))))
-    return result
 
 
 def _containers(config: AgentConfig) -> list[str]:

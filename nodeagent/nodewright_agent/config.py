@@ -91,6 +91,9 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     client_ca_file: str = ""
     """Who may call the kubelet API; empty with ``bootstrap``: what kube-system/extension-apiserver-authentication
     publishes."""
+    healthz_port: int = 10248
+    """Where /healthz is served by plain HTTP, for a supervisor on this host; 0: nowhere."""
+    healthz_bind_address: str = "127.0.0.1"
 
     max_pods: int = 110
     container_log_max_size: str = "10Mi"
@@ -190,7 +193,7 @@ def check(config: AgentConfig) -> list[str]:
         limit = f"longer than {MAX_RUN_DIR} characters; sockets below it would not fit"
         problems.append(f"run_dir: {config.run_dir!r} is {limit}")
     _check_host(config, problems)
-    for field in ("node_ip", "bind_address"):
+    for field in ("node_ip", "bind_address", "healthz_bind_address"):
         _check_ip(field, getattr(config, field), problems)
     for index, address in enumerate(config.cluster_dns):
         _check_ip(f"cluster_dns[{index}]", address, problems)
@@ -280,6 +283,10 @@ def _check_cidr(field: str, value: str, problems: list[str], *, optional: bool) 
 def _check_numbers(config: AgentConfig, problems: list[str]) -> None:
     if not 0 < config.port < 65536:
         problems.append(f"port: {config.port} is not between 1 and 65535")
+    if not 0 <= config.healthz_port < 65536:
+        problems.append(f"healthz_port: {config.healthz_port} is not between 0 (off) and 65535")
+    elif config.healthz_port == config.port:
+        problems.append(f"healthz_port: {config.healthz_port} is port too")
     if config.max_pods < 1:
         problems.append(f"max_pods: {config.max_pods} is not positive")
     for field in ("reserved_cpu", "reserved_memory", "eviction_memory"):

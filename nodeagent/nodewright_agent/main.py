@@ -22,6 +22,8 @@ from nodewright.kube.resources import SERVICES
 from nodewright_agent.assembly import Node, assemble
 from nodewright_agent.bootstrap.clients import Clients, connect
 from nodewright_agent.config import AgentConfig, ConfigError
+from nodewright_agent.health import Health, served
+from nodewright_agent.pods import podfiles
 from nodewright_agent.pods.recovery import Found, recover
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,12 @@ async def run(config: AgentConfig, ready: Callable[[Node], None] | None = None) 
     """
     _directories(config)
     with _sole_agent(config):
-        async with connect(config) as clients:
-            await _serve(config, clients, ready)
+        health = Health()
+        async with served(health, config), connect(config) as clients:
+            await _serve(config, clients, health, ready)
 
 
-async def _serve(config: AgentConfig, clients: Clients, ready: Callable[[Node], None] | None) -> None:
+async def _serve(config: AgentConfig, clients: Clients, health: Health, ready: Callable[[Node], None] | None) -> None:
     recorder = EventRecorder(clients.node, component="kubelet", instance=config.node_name)
     services: WatchCache[Service] = WatchCache(clients.cluster, SERVICES, type=Service, name="services")
     async with assemble(config, clients, recorder, services, time.time) as node:
@@ -67,10 +70,12 @@ async def _serve(config: AgentConfig, clients: Clients, ready: Callable[[Node], 
                 ("proxy", _kept(node.run_proxy, node, "proxy")),
                 ("settings", _kept(node.live.config.run, node, "settings")),
                 ("log rotation", _kept(node.live.rotator.run, node, "log rotation")),
-                ("pods", node.manager.run(recovered.restored, recovered.orphans)),
+                ("pods", node.manager.run(recovered.restored, recovered.orphans, node.keeper.known.wait)),
             )
         ]
-        lasting = [task for task in tasks if task.get_name() in LASTING]
+        named = {task.get_name(): task for task in tasks}
+        lasting = [named[name] for name in LASTING]
+        health.follow(lasting, named["server"], node.manager.failures)
         stopper = asyncio.create_task(stop.wait(), name="stop")
         try:
             done, _ = await asyncio.wait([*lasting, stopper], return_when=asyncio.FIRST_COMPLETED)
@@ -92,8 +97,9 @@ async def _found(node: Node) -> Found:
     containers = await parts.runtime.list()
     sandboxes = parts.sandboxes.list()
     whole = frozenset(uid for uid in sandboxes if parts.sandboxes.get(uid) is not None)
+    written = frozenset(uid for uid in whole if podfiles.complete(parts.records.directory(uid)))
     traces = frozenset([*sandboxes, *parts.volumes.known(), *parts.records.uids()])
-    return Found(parts.records.load(), containers, whole, traces)
+    return Found(parts.records.load(), containers, whole, written, traces)
 
 
 async def _relay(wait: Callable[[], Awaitable[object]], event: asyncio.Event) -> None:

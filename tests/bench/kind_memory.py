@@ -22,6 +22,7 @@ COMPONENTS = {
     "nodewright proxy": ("nodewright", "proxy"),
     "conmon, each container": ("conmon",),
     "kubelet": ("kubelet",),
+    "containerd": ("containerd",),
     "kube-proxy": ("kube-proxy",),
     "kube-scheduler": ("kube-scheduler",),
     "kube-controller-manager": ("kube-controller-manager",),

@@ -51,6 +51,7 @@ class AgentNode:
             "cgroup_root": self.cgroup_root,
             "node_ip": "127.0.0.1",
             "port": free_port(),
+            "healthz_port": free_port(),
             "proxy_mode": "none",
             "pod_cidr": "10.222.7.0/24",
             "cluster_cidr": "10.222.0.0/16",

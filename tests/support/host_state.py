@@ -1,8 +1,12 @@
 """What of a machine Nodewright could leave behind, in a form that can be compared before and after."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
+
+# A kind cluster of somebody else may come and go beside a test: what Docker made is not ours.
+_DOCKERS_MOUNT = re.compile(r"/overlay2/[0-9a-f]{20,}|/netns/[0-9a-f]{12}$")
 
 
 def snapshot(marks: tuple[str, ...] = ()) -> dict[str, list[str]]:
@@ -13,7 +17,7 @@ def snapshot(marks: tuple[str, ...] = ()) -> dict[str, list[str]]:
         "routes": _lines("ip", "route"),
         "rules": _lines("nft", "list", "ruleset"),
         "netns": sorted(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else [],
-        "mounts": sorted(line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        "mounts": sorted(path for path in _mount_points() if not _DOCKERS_MOUNT.search(path)),
         "cgroups": sorted({str(path.relative_to("/sys/fs/cgroup")) for path in _cgroups()}),
         "runtime files": sorted(str(path) for path in Path("/run").glob("nodewright/*/*")),
         "ip_forward": [Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()],
@@ -38,8 +42,13 @@ def _lines(*argv: str) -> list[str]:
     return sorted(line.split(" counter packets")[0].strip() for line in done.stdout.splitlines() if line.strip())
 
 
+def _mount_points() -> list[str]:
+    return [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
+
 def _cgroups() -> list[Path]:
-    return [path for path in Path("/sys/fs/cgroup").glob("**/*nodewright*") if path.is_dir()]
+    found = Path("/sys/fs/cgroup").glob("**/*nodewright*")
+    return [path for path in found if path.is_dir() and "docker" not in path.parts]
 
 
 def _processes(marks: tuple[str, ...]) -> list[str]:

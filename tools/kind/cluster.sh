@@ -64,6 +64,9 @@ delete_cluster() {
   step "deleting cluster $cluster"
   inside "$kind" delete cluster --name "$cluster" --kubeconfig "$config" -q || return
   rm -f "$config"
-  # A dockerd that holds nothing any more is not left running on the user's machine.
-  if [ -n "$private" ] && [ -z "$(docker ps -aq)" ]; then "$private/stop.sh"; fi
+  # A dockerd that we started and that runs nothing any more is not left on the user's machine.
+  if [ -n "$private" ] && [ -e "$dockerd_is_ours" ] && [ -z "$(docker ps -q)" ]; then
+    rm -f "$dockerd_is_ours"
+    "$private/stop.sh"
+  fi
 }

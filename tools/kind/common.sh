@@ -1,10 +1,12 @@
 # Sourced by the scripts here: which Docker, node image, programs and files a kind cluster is made with.
 #   KIND_NODE_IMAGE          node image to use as it is
 #   NODEWRIGHT_KIND_RECIPE   directory of a recipe that makes a node image and a private dockerd (env.sh, all.sh, stop.sh)
-#   KIND_KUBERNETES          Kubernetes version of the released node image, e.g. v1.36.1 (default: what kind is released with)
+#   KIND_KUBERNETES          Kubernetes version of the released node image, e.g. v1.36.4@sha256:... (default: what kind is released with)
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 recipe=${NODEWRIGHT_KIND_RECIPE:-$root/../shared/kind}
-KIND_KUBERNETES=${KIND_KUBERNETES:-v1.37.0}
+# The default node image of kind v0.33.0, digest included, as its release notes ask.
+KIND_KUBERNETES=${KIND_KUBERNETES:-v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5}
+dockerd_is_ours=$root/build/kind/.dockerd   # there when we started the recipe's dockerd, and so may stop it
 began=$SECONDS
 
 step() { printf '==> [%4d s] %s\n' "$((SECONDS - began))" "$*"; }
@@ -27,9 +29,10 @@ use_recipe() {
   [ -x "$recipe/all.sh" ] || return 1
   [ "$(id -u)" = 0 ] || { echo "the recipe in $recipe starts a dockerd of its own and needs root for that" >&2; return 1; }
   step "node image and private dockerd by $recipe (minutes from nothing, a second when all is there)"
-  "$recipe/all.sh" >"$work/recipe.log" 2>&1 || { tail -20 "$work/recipe.log" >&2; return 1; }
   # shellcheck source=/dev/null
   . "$recipe/env.sh"
+  docker info >/dev/null 2>&1 || touch "$dockerd_is_ours"
+  "$recipe/all.sh" >"$work/recipe.log" 2>&1 || { tail -20 "$work/recipe.log" >&2; return 1; }
   inside() { in_kind "$@"; }
   node_image=$IMAGE private=$recipe
 }

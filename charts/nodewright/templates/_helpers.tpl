@@ -167,6 +167,8 @@ seccompProfile:
       "node_address_type" "ExternalIP"
       "omit_node_labels" (list "kubernetes.io/os" "beta.kubernetes.io/os")
       "port" (int .Values.agent.port)
+      "healthz_port" (int .Values.agent.healthzPort)
+      "healthz_bind_address" "127.0.0.1"
       "cluster_cidr" .Values.agent.clusterCIDR
       "cluster_domain" .Values.agent.clusterDomain
       "copy_topology_labels" true

@@ -49,6 +49,8 @@ class NodeKeeper:
         self.problems: dict[str, str] = {}
         """What keeps the node from being Ready, by component; change it with ``report``."""
         self.node: Node | None = None
+        self.known = asyncio.Event()
+        """Set once ``node`` is what the API server has: before, nobody can say which pods it would match."""
         self.cache: WatchCache[Node] = WatchCache(
             client, NODES, type=Node, field_selector=f"metadata.name={config.node_name}", name="node"
         )
@@ -85,6 +87,7 @@ class NodeKeeper:
     async def run(self) -> None:
         """Register, then keep Lease and status until cancelled."""
         self.node = await self._register(self.status())
+        self.known.set()
         self._events.event(self.reference, "Normal", "Starting", "Starting kubelet.")
         self._report_reboot(self.node)
         lease = LeaseHolder(
@@ -151,6 +154,8 @@ class NodeKeeper:
 
     def _seen(self, old: Node | None, new: Node | None) -> None:
         if new is None:
+            self._posted_at = 0.0  # somebody deleted the Node: the next post finds that out, and registers it again
+            self.refresh()
             return
         self._take(new)
         if doubted(new.status.conditions):

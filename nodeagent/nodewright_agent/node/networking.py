@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 from typing import Protocol
 
 from nodewright.kube.backoff import Backoff
@@ -14,6 +13,7 @@ from nodewright.kube.objects import Node
 from nodewright.kube.resources import NODES
 from nodewright_agent.config import AgentConfig
 from nodewright_agent.network.addresses import AGENT_LABEL, NetworkError, NodeRoute, wanted_routes
+from nodewright_agent.node import podcidr
 from nodewright_agent.node.keeper import NodeKeeper
 
 log = logging.getLogger(__name__)
@@ -50,12 +50,13 @@ class NodeNetworking:
         beside_kubelet = bool(config.host_node_name)
         self.ready = asyncio.Event()
         self._keeper, self._network = keeper, network
-        self._memory = config.state / "network" / "pod-cidr"
+        self._state = config.state
         self._given = config.pod_cidr
         # The kubelet's Node has our address: its pods are reached through its own CNI.
         self._own_names = {config.node_name, config.host_node_name}
         self._own_addresses = {config.node_ip}
         self._cidr = ""
+        self._mismatch: str | None = None
         self._cidr_known = asyncio.Event()
         self._routes_changed = asyncio.Event()
         self._nodes: WatchCache[Node] = WatchCache(
@@ -78,8 +79,8 @@ class NodeNetworking:
             group.create_task(self._keep_routes())
 
     async def _start(self) -> None:
-        # What the cluster gave once stays; so pods of a node can be restarted while the API server is away.
-        self._use(self._given or _read(self._memory))
+        # What pods have addresses of stays; so they can be restarted while the API server is away.
+        self._use(self._given or podcidr.in_use(self._state))
         await self._cidr_known.wait()
         backoff = Backoff(1.0, 30.0)
         while True:
@@ -91,10 +92,9 @@ class NodeNetworking:
                 await asyncio.sleep(backoff.next())
             else:
                 break
-        self._memory.parent.mkdir(parents=True, exist_ok=True)
-        self._memory.write_text(self._cidr)
-        self._keeper.report(COMPONENT, None)
+        podcidr.remember(self._state, self._cidr)
         self.ready.set()
+        self._keeper.report(COMPONENT, self._mismatch)
 
     async def _keep_routes(self) -> None:
         backoff = Backoff(1.0, 30.0)
@@ -118,17 +118,20 @@ class NodeNetworking:
     def _use(self, cidr: str) -> None:
         if not cidr:
             return
-        if self._cidr and cidr != self._cidr:
-            log.error(
-                "the node's pod CIDR changed from %s to %s: restart the agent on a drained node", self._cidr, cidr
-            )
-            return
-        self._cidr = cidr
+        self._cidr = self._cidr or cidr
         self._cidr_known.set()
+        self._compare(cidr)
 
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        return ""
+    def _compare(self, cidr: str) -> None:
+        """A node whose pods others look for elsewhere is not Ready."""
+        before, self._mismatch = self._mismatch, None
+        if cidr != self._cidr:
+            text = (
+                f"pods have addresses of {self._cidr}, but the node's pod CIDR is {cidr} now: remove the pods from "
+                "the node, then restart the agent"
+            )
+            self._mismatch = _NOT_READY.format(text)
+            if before != self._mismatch:
+                log.error(text)
+        if self.ready.is_set():
+            self._keeper.report(COMPONENT, self._mismatch)

@@ -12,6 +12,7 @@ from nodewright.kube.objects import Node, NodeStatus, ObjectMeta, Taint
 from nodewright.kube.resources import NODES
 from nodewright_agent.config import AgentConfig
 from nodewright_agent.network.addresses import AGENT_LABEL
+from nodewright_agent.node import podcidr
 from nodewright_agent.node.facts import HostFacts
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,13 @@ def own_labels(config: AgentConfig, facts: HostFacts) -> dict[str, str]:
     return {**{name: value for name, value in labels.items() if name not in config.omit_node_labels}, **shared}
 
 
-def initial_node(config: AgentConfig, facts: HostFacts, status: NodeStatus, topology: Mapping[str, str]) -> Node:
+def initial_node(
+    config: AgentConfig, facts: HostFacts, status: NodeStatus, topology: Mapping[str, str], pod_cidr: str = ""
+) -> Node:
     """Return the Node as it is created: labels and taints from the settings are set here and never again.
 
-    ``topology`` are the zone and region of the host's Node; the settings' own labels win.
+    ``topology`` are the zone and region of the host's Node; the settings' own labels win. ``pod_cidr`` is what pods
+    have addresses of already, if there are any.
     """
     node = Node(
         metadata=ObjectMeta(
@@ -49,6 +53,8 @@ def initial_node(config: AgentConfig, facts: HostFacts, status: NodeStatus, topo
         ),
         status=status,
     )
+    if pod_cidr:
+        node.spec.pod_cidr, node.spec.pod_cidrs = pod_cidr, [pod_cidr]
     node.spec.taints = [
         Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in config.register_with_taints
     ]
@@ -63,7 +69,9 @@ async def register(client: Client, cluster: Client, config: AgentConfig, facts: 
     delay = RETRY_FIRST
     while True:
         try:
-            return await _try(client, config, facts, status, await _topology(cluster, config))
+            topology = await _topology(cluster, config)
+            wanted = initial_node(config, facts, status, topology, await podcidr.to_claim(client, cluster, config))
+            return await _try(client, config, facts, wanted, topology)
         except ApiError as error:
             log.warning("cannot register the node: %s; trying again in %.1f s", error, delay)
             await asyncio.sleep(delay)
@@ -78,19 +86,17 @@ async def _topology(cluster: Client, config: AgentConfig) -> dict[str, str]:
     return {name: host.metadata.labels[name] for name in TOPOLOGY_LABELS if name in host.metadata.labels}
 
 
-async def _try(
-    client: Client, config: AgentConfig, facts: HostFacts, status: NodeStatus, topology: Mapping[str, str]
-) -> Node:
+async def _try(client: Client, config: AgentConfig, facts: HostFacts, made: Node, topology: Mapping[str, str]) -> Node:
     try:
-        node = await client.create(NODES, initial_node(config, facts, status, topology), type=Node)
+        node = await client.create(NODES, made, type=Node)
     except AlreadyExists:
         node = await client.get(NODES, config.node_name, type=Node)
     else:
         log.info("node is registered", extra={"node": config.node_name})
         return node
     copied = {name: value for name, value in topology.items() if name not in config.node_labels}
-    wanted = {**copied, **own_labels(config, facts)}
-    wrong = {name: value for name, value in wanted.items() if node.metadata.labels.get(name) != value}
+    labels = {**copied, **own_labels(config, facts)}
+    wrong = {name: value for name, value in labels.items() if node.metadata.labels.get(name) != value}
     if wrong:
         body = {"metadata": {"labels": wrong}}
         node = await client.patch(NODES, config.node_name, body, type=Node, kind=PatchType.STRATEGIC)

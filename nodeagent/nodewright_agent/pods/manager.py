@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client
@@ -38,6 +38,8 @@ class PodManager:
         )
         self.cache.add_handler(self._changed)
         self.workers: dict[str, PodWorker] = {}
+        self.failures: dict[str, str] = {}
+        """Pods whose worker ended by an error, by UID: nobody looks after them until the API changes them."""
         self._deps = deps
         self._records = records
         self._admit = admit or (lambda pod, others: None)
@@ -47,16 +49,22 @@ class PodManager:
         deps.save = self._save
 
     async def run(
-        self, restored: Mapping[str, tuple[Pod, PodState]], orphans: Mapping[str, tuple[Pod, PodState]]
+        self,
+        restored: Mapping[str, Known],
+        orphans: Mapping[str, Known],
+        node_known: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         """Take up what an earlier agent left, then follow the API; never returns.
 
         ``orphans`` have containers but no record: they wait for the API's word, and are stopped when it knows
-        nothing of them.
+        nothing of them. The API is followed once ``node_known`` has returned: a pod that is refused is refused for
+        good, and to a node without labels no selector matches.
         """
         for pod, state in restored.values():
             self._begin(pod, state)
         self._orphans = dict(orphans)
+        if node_known is not None:
+            await node_known()
         follow = asyncio.create_task(self.cache.run())
         try:
             await self.cache.wait_synced()
@@ -104,6 +112,7 @@ class PodManager:
             worker = self.workers.get(old.metadata.uid)
             if worker is not None:
                 worker.remove()
+            self.failures.pop(old.metadata.uid, None)
         if new is None:
             return
         worker = self.workers.get(new.metadata.uid)
@@ -128,13 +137,14 @@ class PodManager:
         worker = PodWorker(pod, self._deps, state)
         uid = pod.metadata.uid
         self.workers[uid] = worker
+        self.failures.pop(uid, None)
         task = asyncio.get_running_loop().create_task(worker.run(), name=f"pod {pod.key}")
         self._tasks[uid] = task
         task.add_done_callback(lambda done: self._ended(uid, done))
         return worker
 
     def _ended(self, uid: str, task: asyncio.Task[None]) -> None:
-        self.workers.pop(uid, None)
+        worker = self.workers.pop(uid, None)
         self._tasks.pop(uid, None)
         timer = self._saves.pop(uid, None)
         if timer is not None:
@@ -143,6 +153,8 @@ class PodManager:
             return
         if (error := task.exception()) is not None:
             log.error("a pod worker failed", exc_info=error, extra={"uid": uid})
+            if worker is not None and not worker.gone:
+                self.failures[uid] = f"pod {worker.pod.key}: its worker failed: {type(error).__name__}: {error}"
         self._deps.tracer.forget(uid)
 
     def _drop_unknown(self) -> None:
@@ -155,6 +167,8 @@ class PodManager:
         for uid, worker in list(self.workers.items()):
             if uid not in known:
                 worker.remove()
+        for uid in self.failures.keys() - known:
+            del self.failures[uid]
         self._deps.tracer.prune(known)
 
     def _save_soon(self, worker: PodWorker) -> None:

@@ -115,6 +115,8 @@ class Termination:
     reason: str = ""
     message: str = ""
     phase: str = ""
+    refused: bool = False
+    """The node did not admit the pod: there is nothing to tell of its containers."""
 
 
 @dataclass(slots=True)

@@ -76,6 +76,11 @@ def resolv_path(directory: Path) -> Path:
     return directory / "resolv.conf"
 
 
+def complete(directory: Path) -> bool:
+    """Tell whether the pod's files were written to the end."""
+    return hosts_path(directory).exists() and resolv_path(directory).exists()
+
+
 def _write(path: Path, text: str) -> None:
     # In place: containers have this very file bound into them.
     path.write_text(text)

@@ -26,7 +26,9 @@ class Found:
     records: Mapping[str, PodRecord]
     containers: Iterable[ContainerRecord]
     sandboxes: frozenset[str]
-    """UIDs of pods whose sandbox is whole."""
+    """UIDs of pods whose namespaces are whole."""
+    files: frozenset[str]
+    """UIDs of those whose /etc/hosts and resolv.conf are written, too; they come last."""
     traces: frozenset[str]
     """UIDs of pods of which anything is left: a sandbox or part of one, volumes, an address, a directory."""
 
@@ -40,7 +42,11 @@ class Recovered:
 
 
 def recover(found: Found) -> Recovered:
-    """Sort what was found into pods that go on and leftovers. Pure."""
+    """Sort what was found into pods that go on and leftovers. Pure.
+
+    A sandbox whose making was interrupted, or of which the address is not known, is not ready: it is made once more,
+    which takes what is there. What runs in it goes on meanwhile.
+    """
     by_pod: dict[str, list[ContainerRecord]] = {}
     for container in found.containers:
         by_pod.setdefault(container.spec.pod_uid, []).append(container)
@@ -48,13 +54,18 @@ def recover(found: Found) -> Recovered:
     for uid, record in found.records.items():
         state = record.state()
         _merge(state, by_pod.pop(uid, []), record.pod)
-        _sandbox(state, uid in found.sandboxes)
+        _addresses(record.pod, state)
+        if uid not in found.sandboxes:
+            _sandbox_lost(state)
+        elif uid in found.files and (state.ips or record.pod.spec.host_network):
+            state.sandbox = Step(StepState.READY)
         _probe_results(record.pod, state)
         result.restored[uid] = (record.pod, state)
     for uid in sorted(set(by_pod) | (found.traces - set(found.records))):
         state = PodState()
         _merge(state, by_pod.get(uid, []), None)
-        _sandbox(state, uid in found.sandboxes)
+        if uid not in found.sandboxes:
+            _sandbox_lost(state)
         result.orphans[uid] = (stand_in(uid, by_pod.get(uid, [])), state)
     return result
 
@@ -120,11 +131,14 @@ def _copy(source: Instance, target: Instance) -> None:
         setattr(target, name, getattr(source, name))
 
 
-def _sandbox(state: PodState, whole: bool) -> None:
-    if whole:
-        state.sandbox = Step(StepState.READY)
-        return
-    # After a reboot everything starts anew, init containers too.
+def _addresses(pod: Pod, state: PodState) -> None:
+    """Probes go on at once, and need the address that the API was told, where the record is older than it."""
+    if not state.ips and not pod.spec.host_network:
+        state.ips = tuple(entry.ip for entry in pod.status.pod_ips)
+
+
+def _sandbox_lost(state: PodState) -> None:
+    """After a reboot everything starts anew, init containers too."""
     for run in state.all_instances():
         run.stale = not run.running
 

@@ -55,10 +55,12 @@ def build_status(
         observed_generation=pod.metadata.generation,
         qos_class=pod.status.qos_class,
         start_time=pod.status.start_time or rfc3339(state.start_time or now),
-        init_container_statuses=[of(container, True) for container in pod.spec.init_containers],
-        container_statuses=[of(container, False) for container in pod.spec.containers],
-        ephemeral_container_statuses=[of(container, False) for container in pod.spec.ephemeral_containers],
     )
+    # With statuses of containers, kubectl would show theirs in place of the reason of a refusal.
+    if state.termination is None or not state.termination.refused:
+        status.init_container_statuses = [of(container, True) for container in pod.spec.init_containers]
+        status.container_statuses = [of(container, False) for container in pod.spec.containers]
+        status.ephemeral_container_statuses = [of(container, False) for container in pod.spec.ephemeral_containers]
     by_name = {one.name: one for one in (*status.init_container_statuses, *status.container_statuses)}
     status.phase = _phase(pod, state, by_name)
     _explain(pod, state, status)

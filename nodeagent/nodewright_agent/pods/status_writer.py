@@ -133,7 +133,7 @@ class StatusWriter:
         if wanted is None:
             return
         patch = status_patch(entry.base, wanted)
-        overtaken = False
+        again, believed = False, entry.version == 0
         if patch is not None:
             meta = entry.pod.metadata
             body = {"metadata": {"uid": meta.uid}, "status": patch}
@@ -141,11 +141,13 @@ class StatusWriter:
                 PODS, meta.name, body, meta.namespace, type=Pod, kind=PatchType.STRATEGIC, subresource="status"
             )
             # The watch may have shown a newer version meanwhile, with somebody else's write after ours.
-            overtaken = _version(answer) < entry.version and status_patch(entry.base, wanted) is not None
+            again = _version(answer) < entry.version and status_patch(entry.base, wanted) is not None
             if _version(answer) >= entry.version:
                 entry.base, entry.version = answer.status, _version(answer)
+            # A record tells what an earlier agent was about to write; whether it came to that, only the answer shows.
+            again = again or (believed and status_patch(entry.base, wanted) is not None)
         self._written(entry.pod, wanted)
-        if entry.wanted is wanted and not overtaken:
+        if entry.wanted is wanted and not again:
             entry.wanted = None
 
 

@@ -149,7 +149,8 @@ class PodWorker:
     def reject(self, reason: str, message: str) -> None:
         """End a pod that the node does not admit, before anything is made for it."""
         now = self.deps.clock()
-        self.state.termination = Termination(now, now, reason, message, phase.FAILED)
+        told = f"Pod was rejected: {message}"
+        self.state.termination = Termination(now, now, reason, told, phase.FAILED, refused=True)
         self.state.finished = True
         self.state.teardown = Step(StepState.READY)
         self.event("Warning", reason, message)

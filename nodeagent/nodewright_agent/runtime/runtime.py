@@ -137,7 +137,7 @@ class Runtime:
             raise CreateContainerError("; ".join(found))
         if spec.id in self._records:
             raise ContainerStateError(f"container {spec.id} exists")
-        record = ContainerRecord(spec=spec, state=ContainerState(boot_id=recovery.boot_id()))
+        record = ContainerRecord(spec=spec, state=ContainerState(boot_id=recovery.boot_id(), run_id=self.store.run_id))
         self._records[spec.id] = record
         try:
             async with self._slots:

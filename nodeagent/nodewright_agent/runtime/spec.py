@@ -128,6 +128,8 @@ class ContainerState(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     phase: Phase = Phase.CREATING
     boot_id: str = ""
+    run_id: str = ""
+    """Which run directory it was made in (``Store.run_id``); empty in records of older versions: unknown."""
     pid: int = 0
     monitor_pid: int = 0
     uid: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import uuid
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Layout:
         self.exits = self.run / "exits"
         self.runc = self.run / "runc"
         self.sockets = self.run / "s"
+        self.run_id = self.run / "id"
 
     @cached_property
     def directories(self) -> tuple[Path, ...]:
@@ -62,6 +64,8 @@ class Store:
     def __init__(self, layout: Layout, *, private: bool = True) -> None:
         """``private``: mounts below the run directory stay in this mount namespace; else they go where it is shared."""
         self.layout, self._private = layout, private
+        self.run_id = ""
+        """Identifies the run directory from ``prepare`` on: another one when it was lost, and made anew since."""
 
     def prepare(self) -> None:
         """Make the directories, for root only; idempotent."""
@@ -70,6 +74,7 @@ class Store:
             os.chmod(directory, 0o700)
         if self._private:
             mounts.ensure_private(str(self.layout.run))
+        self.run_id = self._identify()
 
     def write_spec(self, spec: ContainerSpec) -> None:
         """Make the record's directory and write the spec, first of all steps. Raises FileExistsError."""
@@ -124,6 +129,18 @@ class Store:
         for entry in os.scandir(self.layout.sockets):
             if not os.path.exists(entry.path):
                 os.unlink(entry.path)
+
+    def _identify(self) -> str:
+        try:
+            if found := self.layout.run_id.read_text():
+                return found
+        except FileNotFoundError:
+            pass
+        made = uuid.uuid4().hex
+        temporary = self.layout.run_id.with_name(".id.tmp")
+        temporary.write_text(made)
+        temporary.replace(self.layout.run_id)
+        return made
 
     @staticmethod
     def _write(path: Path, value: Any) -> None:

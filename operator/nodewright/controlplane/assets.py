@@ -110,7 +110,6 @@ class Assets:
             except gobuild.BuildUnavailable as error:
                 problems.append(f"build: {error}")
         raise PreconditionError(
-            f"{name} {versions.release_of(name)[1]} could not be obtained\n  "
-            + "\n  ".join(problems),
+            f"{name} {versions.release_of(name)[1]} could not be obtained\n  " + "\n  ".join(problems),
             "connect this machine to the network, or put the binaries into a directory that NODEWRIGHT_ASSETS names",
         )

@@ -19,6 +19,7 @@ from nodewright.framework import metrics
 from nodewright.kube.client import Client
 from nodewright.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
 from nodewright.kube.resources import LEASES
+from nodewright.kube.serviceaccount import owner_references
 from nodewright.kube.times import now_rfc3339
 
 log = logging.getLogger(__name__)
@@ -203,7 +204,12 @@ class LeaderElector:
         lease = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self._name, "namespace": self._namespace},
+            "metadata": {
+                "name": self._name,
+                "namespace": self._namespace,
+                # It goes with the ServiceAccount as which it is made, when a release is uninstalled.
+                "ownerReferences": await owner_references(self._client.config, self._namespace),
+            },
             "spec": {
                 "holderIdentity": self.identity,
                 "leaseDurationSeconds": int(self._lease_duration),

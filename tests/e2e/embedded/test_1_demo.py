@@ -85,11 +85,10 @@ def test_logs_follow(cluster):
 
 
 def test_up_is_idempotent(cluster):
-    before = cluster.get("pods", "-A")["items"]
+    def ids() -> set[str | None]:
+        pods = cluster.get("pods")["items"]
+        return {s.get("containerID") for p in pods for s in p["status"].get("containerStatuses", [{}])}
+
+    before = cluster.wait("every container of the examples started", lambda: None not in (now := ids()) and now)
     cluster.run("up", "--name", cluster.name, "--nodes", "2", "--wait")
-    after = cluster.get("pods", "-A")["items"]
-
-    def ids(pods: list[dict]) -> set[str]:
-        return {s["containerID"] for p in pods for s in p["status"].get("containerStatuses", [])}
-
-    assert ids(before) == ids(after)
+    assert ids() == before

@@ -188,7 +188,10 @@ async def test_a_killed_monitor_ends_its_container(host: Host, while_away: bool)
         await runtime.close()
 
 
-async def test_after_a_reboot_containers_are_reported_as_ended(host: Host, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("boot", ["another", None], ids=["reboot", "restart of a host that is a container"])
+async def test_after_a_reboot_containers_are_reported_as_ended(
+    host: Host, monkeypatch: pytest.MonkeyPatch, boot: str | None
+):
     runtime = host.runtime()
     await runtime.open()
     await runtime.create(host.spec("old", "sleep", "1000"))
@@ -196,7 +199,8 @@ async def test_after_a_reboot_containers_are_reported_as_ended(host: Host, monke
     await runtime.close()
     # A reboot takes processes, cgroups, mounts and /run; records and writable layers stay.
     cleanup.purge(run_dir=host.run, state_dir=host.state / "none", cgroup_root=host.cgroup_root, cgroups=host.cgroups)
-    monkeypatch.setattr("nodewright_agent.runtime.recovery.boot_id", lambda: "another")
+    if boot is not None:
+        monkeypatch.setattr("nodewright_agent.runtime.recovery.boot_id", lambda: boot)
     runtime = host.runtime()
     await runtime.open()
     try:
@@ -204,6 +208,26 @@ async def test_after_a_reboot_containers_are_reported_as_ended(host: Host, monke
         await runtime.delete("old")
         assert runtime.store.ids() == set()
     finally:
+        await runtime.close()
+
+
+async def test_records_of_older_versions_do_not_look_like_a_restart(host: Host):
+    runtime = host.runtime()
+    await runtime.open()
+    await runtime.create(host.spec("old", "sleep", "1000"))
+    await runtime.start("old")
+    (record,) = await runtime.list()
+    await runtime.close()
+    record.state.run_id = ""
+    runtime.store.write_state("old", record.state)
+    runtime.layout.run_id.unlink()
+    runtime = host.runtime()
+    await runtime.open()
+    try:
+        (record,) = await runtime.list()
+        assert record.state.phase is Phase.RUNNING
+    finally:
+        await runtime.delete("old", force=True)
         await runtime.close()
 
 

@@ -25,6 +25,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"agent.config.crash_backoff_max": "long"}, "/agent/config/crash_backoff_max"),
     ({"agent.config.kubeconfig": "/x"}, "agent.config.kubeconfig: the chart lets the agent make its own identity"),
     ({"agent.config.port": 1}, "agent.config.port: has a value of its own, agent.port"),
+    ({"agent.config.healthz_port": 1}, "agent.config.healthz_port: has a value of its own, agent.healthzPort"),
+    ({"agent.config.healthz_bind_address": "::1"}, "agent.config.healthz_bind_address: the kubelet's probes ask at"),
     ({"agent.config.cluster_cidr": "10.0.0.0/8"}, "has a value of its own, agent.clusterCIDR"),
     ({"agent.config.node_name": "a"}, "agent.config.node_name: is different on every host"),
     ({"agent.nodeNameSuffix": ""}, "/agent/nodeNameSuffix"),
@@ -33,6 +35,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"agent.port": 65536}, "/agent/port"),
     ({"agent.port": "10350"}, "/agent/port"),
     ({"agent.port": 10256}, "agent.port: is a port of the proxy on the same hosts"),
+    ({"agent.healthzPort": 0}, "/agent/healthzPort"),
+    ({"agent.healthzPort": 10249}, "agent.healthzPort: is a port of the proxy on the same hosts"),
+    ({"agent.healthzPort": 10350}, "agent.port, agent.healthzPort: are the same"),
     ({"agent.clusterCIDR": "10.244.0.0"}, "/agent/clusterCIDR"),
     ({"agent.imageSources": ["docker"]}, "/agent/imageSources/0"),
     ({"agent.updateStrategy": {"type": "Recreate"}}, "/agent/updateStrategy/type"),
@@ -184,6 +189,20 @@ def test_ports_of_the_proxy(values: dict[str, Any], healthz: int, metrics: int) 
     assert [port["hostPort"] for port in container["ports"]] == [healthz, metrics]
     name = values.get("proxy.serviceProxyName")
     assert (f"--service-proxy-name={name}" in container["args"]) == bool(name)
+
+
+@pytest.mark.parametrize(("values", "port"), [({}, 10348), ({"agent.healthzPort": 4000}, 4000)])
+def test_the_agents_probes_ask_its_health_endpoint(values: dict[str, Any], port: int) -> None:
+    config = agent_config(values)
+    assert (config.healthz_bind_address, config.healthz_port) == ("127.0.0.1", port)
+    assert port != 10248, "the kubelet's"
+    spec = find(render(values), "DaemonSet", "nodewright-agent")["spec"]["template"]["spec"]
+    assert spec["hostNetwork"], "else a probe would ask at the Pod's own 127.0.0.1, and in vain"
+    (container,) = spec["containers"]
+    (named,) = [one for one in container["ports"] if one["name"] == "healthz"]
+    assert (named["containerPort"], named["hostPort"], named["hostIP"]) == (port, port, "127.0.0.1")
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"] == {"host": "127.0.0.1", "path": "/healthz", "port": "healthz"}
 
 
 @pytest.mark.parametrize("endpoint", ["", "https://192.0.2.1:6443"])

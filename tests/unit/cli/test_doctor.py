@@ -8,7 +8,7 @@ import pytest
 
 from nodewright.cli import main as program
 from nodewright.cli.doctoring import CHECKS, Check, Outcome, run_checks, software
-from nodewright.cli.doctoring.host import state_directory
+from nodewright.cli.doctoring.host import inotify, state_directory
 from nodewright.cli.doctoring.model import Finding, failed, ok
 
 
@@ -69,6 +69,31 @@ def test_missing_packages_are_failures(tmp_path: Path) -> None:
 def test_a_state_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     assert state_directory(tmp_path / "f" / "x").outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("instances", "watches", "settings"),
+    [
+        (128, 8192, "sysctl -w fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=65536"),
+        (511, 65536, "sysctl -w fs.inotify.max_user_instances=512`"),
+        (512, 65535, "sysctl -w fs.inotify.max_user_watches=65536`"),
+        (512, 65536, ""),
+    ],
+)
+def test_few_inotify_instances_or_watches_are_a_warning(
+    tmp_path: Path, instances: int, watches: int, settings: str
+) -> None:
+    (tmp_path / "max_user_instances").write_text(f"{instances}\n")
+    (tmp_path / "max_user_watches").write_text(f"{watches}\n")
+    finding = inotify(tmp_path, tmp_path)
+    assert finding.detail == f"max_user_instances {instances}, max_user_watches {watches}"
+    assert finding.outcome is (Outcome.WARNING if settings else Outcome.OK)
+    assert settings in finding.hint
+
+
+def test_the_inotify_limits_are_looked_at() -> None:
+    (check,) = [check for check in CHECKS if check.title == "inotify limits"]
+    assert "max_user_instances" in check.run(Path("/")).detail
 
 
 def test_exit_codes_and_json(

@@ -234,7 +234,5 @@ class Cluster(RuleBasedStateMachine):
         assert not (settled.keys() - self.nodes.keys())
 
 
-Cluster.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Cluster.TestCase.settings = settings(max_examples=60, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 TestInterleavings = Cluster.TestCase

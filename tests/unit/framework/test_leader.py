@@ -1,9 +1,13 @@
 import asyncio
+import base64
 import copy
+import json
 
 import pytest
 
 from nodewright.framework.leader import LeaderElector, LeadershipLost
+from nodewright.kube.config import Config
+from nodewright.kube.credentials import TokenSource
 from nodewright.kube.errors import AlreadyExists, Conflict, NotFound, ServerUnavailable
 
 
@@ -11,6 +15,7 @@ class Api:
     """One Lease with optimistic locking."""
 
     def __init__(self):
+        self.config = Config("http://192.0.2.1")
         self.lease = None
         self.version = 0
         self.down = False
@@ -68,6 +73,19 @@ async def test_the_first_candidate_creates_the_lease():
     assert one.is_leader
     spec = api.lease["spec"]
     assert (spec["holderIdentity"], spec["leaseDurationSeconds"], spec["leaseTransitions"]) == ("one", 15, 0)
+
+
+async def test_the_lease_goes_with_the_account_that_made_it(tmp_path):
+    claims = {"kubernetes.io": {"namespace": "ns", "serviceaccount": {"name": "operator", "uid": "u-1"}}}
+    file = tmp_path / "token"
+    file.write_text(f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()}.c2ln")
+    api = Api()
+    api.config = Config("https://192.0.2.1", token=TokenSource.from_file(file))
+    one = elector(api, "one")
+    await one.acquire()
+    await one._attempt(10)
+    owner = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "operator", "uid": "u-1"}
+    assert api.lease["metadata"]["ownerReferences"] == [owner]
 
 
 async def test_a_second_candidate_waits_for_expiry_by_its_own_clock():

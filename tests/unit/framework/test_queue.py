@@ -99,7 +99,7 @@ async def test_shut_down_wakes_getters_and_ignores_adds():
         await queue.get()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["add", "yield"])), max_size=40), st.integers(1, 4))
 def test_no_key_is_lost_or_worked_on_twice_at_once(steps, workers):
     async def scenario():

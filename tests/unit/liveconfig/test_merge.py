@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nodewright.kube.api.nodeconfigs import FIELDS, InvalidConfig, fields, precedence
@@ -147,7 +147,6 @@ specs = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(specs, st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])), max_size=6))
 def test_every_setting_is_that_of_the_first_valid_object_that_has_it(drawn):
     made = [config(f"c{n}", spec, creationTimestamp=born) for n, (spec, born) in enumerate(drawn)]

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from nodewright.kube.errors import NotFound
 from nodewright.kube.objects import Node, NodeCondition, NodeStatus, ObjectMeta
 from nodewright_agent import config as settings
 from nodewright_agent.bootstrap.clients import Clients
@@ -15,11 +16,19 @@ from nodewright_agent.node.keeper import NodeKeeper
 class Api:
     def __init__(self):
         self.posted = asyncio.Queue()
+        self.created = asyncio.Event()
+        self.gone = False
 
     async def patch(self, res, name, body, *, type, kind, subresource):
+        if self.gone:
+            raise NotFound(404, "NotFound", name)
         node = node_with(body["status"]["conditions"], 11)
         self.posted.put_nowait(node)
         return node
+
+    async def create(self, res, made, *, type):
+        self.created.set()
+        return made
 
 
 class Events:
@@ -50,3 +59,39 @@ async def test_unknown_by_the_node_controller_is_answered_at_once(tmp_path, monk
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_a_node_that_somebody_deleted_is_registered_again_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "STATUS_INTERVAL", 3600.0)
+    api = Api()
+    config = settings.load(None, node_name="n1", node_ip="192.0.2.1", state_dir=str(tmp_path))
+    keeper = NodeKeeper(Clients(api, api), config, Events(), list, lambda: 1000.0)
+    keeper.node = node_with([], 1)
+    task = asyncio.create_task(keeper._keep_status())
+    try:
+        ours = await api.posted.get()
+        await asyncio.sleep(0)
+        api.gone = True
+        keeper._seen(ours, None)
+        async with asyncio.timeout(30):
+            await api.created.wait()
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_the_node_is_known_once_it_is_registered(tmp_path):
+    api = Api()
+    config = settings.load(None, node_name="n1", node_ip="192.0.2.1", state_dir=str(tmp_path))
+    keeper = NodeKeeper(Clients(api, api), config, Events(), list, lambda: 1000.0)
+    assert not keeper.known.is_set()
+    task = asyncio.create_task(keeper.run())
+    try:
+        async with asyncio.timeout(30):
+            await keeper.known.wait()
+        assert keeper.node is not None
+        assert keeper.node.metadata.labels["kubernetes.io/hostname"] == "n1"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

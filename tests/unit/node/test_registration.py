@@ -10,7 +10,7 @@ from nodewright.kube.errors import AlreadyExists, NotFound
 from nodewright.kube.objects import Node, NodeStatus
 from nodewright_agent import config as settings
 from nodewright_agent.network.addresses import NodeRoute
-from nodewright_agent.node import registration
+from nodewright_agent.node import podcidr, registration
 from nodewright_agent.node.facts import HostFacts
 from nodewright_agent.node.networking import NodeNetworking
 
@@ -45,6 +45,9 @@ class Api:
         if name not in self.nodes or (self.visible is not None and name != self.visible):
             raise NotFound(404, "NotFound", f'nodes "{name}" not found')
         return self.nodes[name]
+
+    async def list(self, resource, *, type):
+        return ObjectList([*self.nodes.values()], "5")
 
     async def patch(self, resource, name, body, *, type, kind):
         self.patches.append(body["metadata"]["labels"])
@@ -104,6 +107,33 @@ async def test_without_the_hosts_node_registration_waits_for_it(monkeypatch, cap
     nodes["host-1"] = node("host-1", {ZONE: "z1"})
     made, _ = await asyncio.wait_for(task, 15)
     assert made.metadata.labels[ZONE] == "z1"
+
+
+async def claimed(tmp_path, others, pods=("10.1.0.7",), **given):
+    """Register anew while pods have addresses of 10.1.0.0/24; return the Node's CIDR."""
+    config = load(state_dir=str(tmp_path), **given)
+    podcidr.remember(config.state, "10.1.0.0/24")
+    (config.state / "network" / "ipam").mkdir(exist_ok=True)
+    for address in pods:
+        (config.state / "network" / "ipam" / address).write_text("uid")
+    made, _ = await register({one.metadata.name: one for one in others}, config)
+    return made.spec.pod_cidr
+
+
+async def test_a_node_that_was_deleted_gets_back_the_addresses_of_its_pods(tmp_path):
+    assert await claimed(tmp_path, [node("n2", cidr="10.1.1.0/24")]) == "10.1.0.0/24"
+
+
+async def test_addresses_that_another_node_was_given_are_not_claimed(tmp_path):
+    assert await claimed(tmp_path, [node("n2", cidr="10.1.0.0/24")]) == ""
+
+
+async def test_a_node_without_pods_takes_what_the_cluster_gives(tmp_path):
+    assert await claimed(tmp_path, [], pods=()) == ""
+
+
+async def test_a_node_that_is_there_keeps_what_it_has(tmp_path):
+    assert await claimed(tmp_path, [node("n1", cidr="10.1.9.0/24")]) == "10.1.9.0/24"
 
 
 class Keeper:
@@ -177,3 +207,23 @@ async def test_routes_leave_a_kubelets_pods_to_its_cni(tmp_path, host, wanted):
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert network.routes == wanted
+
+
+async def test_a_node_with_other_addresses_than_its_pods_is_not_ready_until_they_agree(tmp_path):
+    config = load(state_dir=str(tmp_path), omit_node_labels=[])
+    podcidr.remember(config.state, "10.1.0.0/24")
+    (config.state / "network" / "ipam").mkdir()
+    (config.state / "network" / "ipam" / "10.1.0.7").write_text("uid")
+    keeper, network = Keeper(), Network()
+    networking = NodeNetworking(Lister(NODES), keeper, network, config)
+    task = asyncio.create_task(networking.run())
+    try:
+        await asyncio.wait_for(network.synced.wait(), 10)
+        assert keeper.problems == {"network": None}
+        networking._node_changed(node("n1", AGENT, "10.1.7.0/24"))
+        assert "10.1.0.0/24, but the node's pod CIDR is 10.1.7.0/24" in keeper.problems["network"]
+        networking._node_changed(node("n1", AGENT, "10.1.0.0/24"))
+        assert keeper.problems == {"network": None}
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

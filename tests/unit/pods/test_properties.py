@@ -106,7 +106,7 @@ def check(rig: Rig) -> None:
         assert "start s" in operations.calls[:first]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(["Always", "OnFailure", "Never"]), st.booleans(), STEPS, st.booleans())
 def test_invariants(policy, init, steps, stubborn):
     run_virtual(play(policy, init, steps, stubborn))

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from nodewright.kube.objects import PodIP
 from nodewright_agent.pods.model import Backoff, Instance, PodState, Step, StepState
 from nodewright_agent.pods.records import PodRecord, Records
 from nodewright_agent.pods.recovery import Found, recover
@@ -22,8 +23,8 @@ def record(*runs, **more):
     return PodRecord(pod=make_pod(), start_time=5.0, ips=("10.0.0.1",), runs=list(runs), **more)
 
 
-def found(records=None, containers=(), sandboxes=("uid-1",), traces=()):
-    return Found(records or {}, containers, frozenset(sandboxes), frozenset(traces))
+def found(records=None, containers=(), sandboxes=("uid-1",), traces=(), files=("uid-1",)):
+    return Found(records or {}, containers, frozenset(sandboxes), frozenset(files), frozenset(traces))
 
 
 def test_running_container_is_taken_up():
@@ -68,6 +69,38 @@ def test_after_a_reboot_everything_starts_anew():
     _, state = recover(found({"uid-1": record(run)}, [container(ended=end)], sandboxes=())).restored["uid-1"]
     assert state.sandbox.state is StepState.NONE
     assert all(run.stale for run in state.all_instances())
+
+
+def test_half_made_sandbox_is_made_to_the_end():
+    _, state = recover(found({"uid-1": record()}, files=())).restored["uid-1"]
+    assert state.sandbox.state is StepState.NONE
+
+
+def test_sandbox_without_a_known_address_is_looked_at_again_while_its_container_goes_on():
+    kept = PodRecord(pod=make_pod())
+    _, state = recover(found({"uid-1": kept}, [container()])).restored["uid-1"]
+    assert state.sandbox.state is StepState.NONE
+    assert [(run.state, run.stale) for run in state.all_instances()] == [("running", False)]
+
+
+def test_sandbox_of_a_host_network_pod_needs_no_address():
+    pod = make_pod()
+    pod.spec.host_network = True
+    _, state = recover(found({"uid-1": PodRecord(pod=pod)})).restored["uid-1"]
+    assert state.sandbox.ready
+
+
+def test_address_that_only_the_api_was_told_is_taken_up():
+    pod = make_pod()
+    pod.status.pod_ips = [PodIP(ip="10.0.0.9")]
+    _, state = recover(found({"uid-1": PodRecord(pod=pod)}, [container()])).restored["uid-1"]
+    assert (state.ips, state.sandbox.ready) == (("10.0.0.9",), True)
+
+
+def test_what_runs_without_a_record_gets_its_address_again():
+    _, state = recover(found({}, [container()], traces=("uid-1",))).orphans["uid-1"]
+    assert state.sandbox.state is StepState.NONE
+    assert [(run.state, run.stale) for run in state.all_instances()] == [("running", False)]
 
 
 def test_leftovers_wait_for_the_api():

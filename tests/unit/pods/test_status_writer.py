@@ -89,6 +89,18 @@ async def test_what_was_overwritten_while_no_agent_ran_is_written_again(api):
     assert api.ready() == "True"
 
 
+async def test_what_an_earlier_agent_recorded_but_never_wrote_is_written(api):
+    """Part of it differs from the record, and is patched: the answer shows that the API lacks the rest as well."""
+    record = msgspec.structs.replace(api.pod(), status=status("False", "Running"))
+    writer = StatusWriter(api)
+    writer.publish(record, status("True", "Running"))
+    await writer.flushed(UID)
+    writer.observed(api.pod())
+    await writer.flushed(UID)
+    assert (api.status.phase, api.ready()) == ("Running", "True")
+    assert len(api.patches) == 2
+
+
 async def test_own_writes_and_older_versions_are_no_news(api):
     old = api.write(status("False"))
     writer = await published(api)

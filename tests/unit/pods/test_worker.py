@@ -322,6 +322,8 @@ def test_rejected_pod_fails_and_runs_nothing():
         await asyncio.sleep(1)
         assert rig.operations.calls == []
         assert (rig.status.phase, rig.status.reason) == ("Failed", "OutOfcpu")
+        assert rig.status.message == "Pod was rejected: Node didn't have enough resource: cpu"
+        assert rig.status.container_statuses == [], "kubectl would show these instead of the reason"
         rig.worker.update(deleted(rig.worker.pod, 30))
         await asyncio.sleep(1)
         assert rig.sink.deletions == ["uid-1"]

@@ -21,7 +21,6 @@ some_endpoints = st.lists(st.sampled_from(ENDPOINTS), max_size=8, unique=True).m
 
 
 @given(some_endpoints, some_endpoints)
-@settings(deadline=None)
 def test_slots_hold_exactly_the_endpoints_and_who_stays_rarely_moves(
     before: tuple[bytes, ...], after: tuple[bytes, ...]
 ) -> None:
@@ -108,7 +107,7 @@ def frontends(draw: st.DrawFn) -> Frontend:
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), st.none() | frontends(), min_size=1), max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_messages_add_up_to_the_wanted_elements(steps: list[dict[bytes, Frontend | None]]) -> None:
     kernel = Kernel()
     shadow = Shadow(Layout(ipv6=False, pod_cidrs=("10.0.0.0/8",)))

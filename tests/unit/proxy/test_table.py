@@ -62,7 +62,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_incremental_equals_from_scratch(steps: list[tuple[str, Any]]) -> None:
     builder = TableBuilder(NODE)
     node, known = NODE, EMPTY
@@ -95,7 +95,7 @@ def test_incremental_equals_from_scratch(steps: list[tuple[str, Any]]) -> None:
 
 
 @given(st.lists(services(), max_size=4), st.lists(services(), max_size=4), st.lists(slices(), max_size=3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_difference_leads_from_one_table_to_the_other(
     before: list[Service], after: list[Service], items: list[EndpointSlice]
 ) -> None:

@@ -26,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     Check(_HOST, "CAP_SYS_RESOURCE", host.sys_resource),
     Check(_HOST, "IPv4 forwarding", host.ip_forward),
     Check(_HOST, "address ranges", host.address_ranges),
+    Check(_HOST, "inotify limits", host.inotify),
     Check(_KERNEL, "version", kernel.version),
     Check(_KERNEL, "namespaces", kernel.namespaces),
     Check(_KERNEL, "cgroups", kernel.cgroups),

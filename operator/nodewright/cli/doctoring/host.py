@@ -13,6 +13,9 @@ from nodewright.controlplane.errors import PreconditionError
 _CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_KILL": 5, "CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18}
 _CAPABILITIES |= {"CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_MKNOD": 27}
 _SYS_RESOURCE = 24
+_INOTIFY = {"max_user_instances": 512, "max_user_watches": 65536}
+"""What a few node hosts on one machine need. Most kernels allow 128 instances, and a kubelet alone takes 7; the limit
+is per user, and all containers' root is one. 65536 watches are what small machines get; large ones have more."""
 _SPACE_NEEDED, _SPACE_GOOD = 1_000_000_000, 10_000_000_000  # bytes
 
 
@@ -75,6 +78,17 @@ def address_ranges(root: Path) -> Finding:
     except PreconditionError as error:
         return warning(error.message, error.hint)
     return ok(f"the next cluster takes {slot.node_cidr} and {slot.pod_cidr}")
+
+
+def inotify(_root: Path, limits: Path = Path("/proc/sys/fs/inotify")) -> Finding:
+    """Enough for node hosts beside each other: kubelets, agents, container runtimes and systemds all watch files."""
+    have = {name: int((limits / name).read_text()) for name in _INOTIFY}
+    text = ", ".join(f"{name} {value}" for name, value in have.items())
+    short = [f"fs.inotify.{name}={good}" for name, good in _INOTIFY.items() if have[name] < good]
+    if short:
+        hint = "several nodes on this machine (kind) may fail with `too many open files`: `sysctl -w "
+        return warning(text, f"{hint}{' '.join(short)}`, and the same in a file below /etc/sysctl.d")
+    return ok(text)
 
 
 def _effective() -> int:

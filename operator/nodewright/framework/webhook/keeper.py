@@ -26,6 +26,7 @@ from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client, PatchType
 from nodewright.kube.errors import AlreadyExists, ApiError, Conflict, NotFound
 from nodewright.kube.resources import SECRETS, VALIDATINGWEBHOOKCONFIGURATIONS
+from nodewright.kube.serviceaccount import owner_references
 
 log = logging.getLogger(__name__)
 
@@ -200,6 +201,8 @@ class CertificateKeeper:
                 "name": self._name,
                 "namespace": self._namespace,
                 "labels": dict([OWNER_LABEL]),
+                # It goes with the ServiceAccount as which it is made, when a release is uninstalled.
+                "ownerReferences": await owner_references(self._client.config, self._namespace),
             },
             "type": SECRET_TYPE,
             "data": material.data(),

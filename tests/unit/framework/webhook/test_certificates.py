@@ -121,7 +121,7 @@ def test_a_foreign_bundle_is_no_trust(first):
     assert certificates.trusts(other.bundle + first.bundle, first)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 90), st.booleans()), min_size=1, max_size=12))
 def test_whatever_happens_what_is_stored_serves_and_what_was_served_stays_trusted(steps):
     """Time goes on by up to 90 s, and the Secret may be deleted; looks are on time."""

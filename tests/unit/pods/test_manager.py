@@ -1,0 +1,98 @@
+"""What the manager says of workers that fail."""
+
+from __future__ import annotations
+
+import asyncio
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+
+from nodewright_agent.pods import manager as module
+from nodewright_agent.pods.manager import PodManager
+from nodewright_agent.pods.model import PodState
+from unit.pods.pod_doubles import make_pod
+
+
+class Worker:
+    """Fails, or works on, as the test says."""
+
+    def __init__(self, pod, deps, state=None):
+        self.pod, self.state, self.gone = pod, state, False
+        self.fail = asyncio.Event()
+
+    @property
+    def uid(self):
+        return self.pod.metadata.uid
+
+    async def run(self):
+        await self.fail.wait()
+        raise KeyError("x")
+
+    def current(self):
+        return self.pod
+
+    def update(self, pod):
+        self.pod = pod
+
+    def remove(self):
+        self.gone = True
+
+
+@pytest.fixture
+async def manager(monkeypatch):
+    monkeypatch.setattr(module, "PodWorker", Worker)
+    made = PodManager(Mock(), "n1", Mock(), Mock())
+    yield made
+    await made.close()
+
+
+async def fail(manager, pod):
+    """Let the pod's worker fail."""
+    manager.workers[pod.metadata.uid].fail.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def test_a_failed_worker_is_known_until_the_pod_has_another(manager):
+    pod = make_pod()
+    manager._changed(None, pod)
+    assert manager.failures == {}
+    await fail(manager, pod)
+    assert manager.failures == {pod.metadata.uid: f"pod {pod.key}: its worker failed: KeyError: 'x'"}
+    manager._changed(pod, pod)
+    assert manager.failures == {}
+
+
+async def test_a_failed_worker_is_forgotten_with_its_pod(manager):
+    pod = make_pod()
+    manager._changed(None, pod)
+    await fail(manager, pod)
+    manager._changed(pod, None)
+    assert manager.failures == {}
+    manager._changed(None, pod)
+    manager._changed(pod, None)
+    await fail(manager, pod)
+    assert manager.failures == {}, "what fails at a pod that is gone is nobody's trouble"
+
+
+async def test_a_failed_worker_of_a_pod_that_the_api_never_knew_is_forgotten(manager):
+    pod = make_pod()
+    manager._begin(pod, None)
+    await fail(manager, pod)
+    manager._drop_unknown()
+    assert manager.failures == {}
+
+
+async def test_no_pod_is_judged_before_the_node_is_known(manager, monkeypatch):
+    """Without the Node's labels a selector would match nothing, and a refusal is for good."""
+    follow = AsyncMock()
+    monkeypatch.setattr(manager.cache, "run", follow)
+    monkeypatch.setattr(manager.cache, "wait_synced", AsyncMock())
+    known = asyncio.Event()
+    running = asyncio.create_task(manager.run({"uid-1": (make_pod(), PodState())}, {}, known.wait))
+    await asyncio.sleep(0.01)
+    assert list(manager.workers) == ["uid-1"], "what was there goes on meanwhile"
+    follow.assert_not_called()
+    known.set()
+    await running
+    follow.assert_awaited_once()
