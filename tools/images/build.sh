@@ -28,7 +28,9 @@ done
 
 [ -x "$python" ] || fail "there is no Python environment in .venv" "make setup"
 $docker version >/dev/null 2>&1 || fail "no docker daemon answers" "start one, or set DOCKER_HOST"
-SOURCE_DATE_EPOCH=$(git -C "$project" log -1 --format=%ct); export SOURCE_DATE_EPOCH
+# One time for all files, ever (1980, the first that a wheel can hold): an image follows from its contents alone. The time
+# of the commit would not do: Docker's cache takes layers that differ in times for the same.
+export SOURCE_DATE_EPOCH=315532800
 revision=$(git -C "$project" rev-parse HEAD)
 [ -z "$(git -C "$project" status --porcelain)" ] || revision=$revision-dirty
 source=$(git -C "$project" remote get-url origin 2>/dev/null | sed -E 's#^(https?://)[^/@]*@#\1#') || true

@@ -65,7 +65,9 @@ def build_status(
     status.phase = _phase(pod, state, by_name)
     _explain(pod, state, status)
     _not_ready_when_over(status)
-    sandbox = state.sandbox.ready and not (state.finished or state.teardown != Step())
+    # What runs has a sandbox, also while a restarted agent still looks for the rest of what it knew of it.
+    there = state.sandbox.ready or any(run.running for run in state.all_instances())
+    sandbox = there and not (state.finished or state.teardown != Step())
     kept = [condition for condition in pod.status.conditions if condition.type not in OWNED]
     status.conditions = [*kept, *pod_conditions(pod, status.phase, by_name, sandbox, rfc3339(now))]
     _addresses(pod, state, status, node)

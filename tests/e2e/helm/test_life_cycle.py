@@ -38,6 +38,8 @@ def test_life_cycle(helm, clean, machines, live, namespace, previous_chart, char
     scene = _traffic(live, facts, namespace)
     kept = live.containers(namespace)
 
+    renamed = ("--reuse-values", "--set", "agent.nodeNameSuffix=-other")
+    assert "agent.nodeNameSuffix: is" in helm("upgrade", "nodewright", str(chart), *renamed, check=False)
     figures(f"Helm {name}: upgrade {helm.apply(chart, *NEW, *crds):.1f} s")
     live.wait("agents with the new settings", lambda: capacities(live) == {"60"})
     scene.flows(15)

@@ -49,6 +49,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"proxy.enabled": False}, "proxy.enabled: agents need the proxy DaemonSet"),
     ({"agent.config.proxy_mode": "auto"}, "agent.config.proxy_mode: the proxy DaemonSet and the agents would both"),
     ({"proxy.mode": "userspace"}, "/proxy/mode"),
+    ({"proxy.mode": "iptables"}, "/proxy/mode"),
     ({"proxy.serviceProxyName": "-x"}, "/proxy/serviceProxyName"),
     ({"proxy.healthzPort": 4000, "proxy.metricsPort": 4000}, "proxy.healthzPort, proxy.metricsPort: are the same"),
     ({"proxy.metricsBindAddress": "localhost"}, "/proxy/metricsBindAddress"),
