@@ -100,7 +100,7 @@ class KubeletServer:
             await self._runner.cleanup()
             self._runner = None
         for connection in list(self._connections):
-            connection.abort()
+            _abort(connection)
         await asyncio.sleep(0)  # the loop closes the sockets in its next step
 
     def _application(self) -> web.Application:
@@ -209,3 +209,12 @@ def _json(body: Any) -> web.Response:
 
 def _pod_list(pods: Sequence[Pod]) -> web.Response:
     return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": list(pods)})
+
+
+def _abort(connection: asyncio.Transport) -> None:
+    try:
+        connection.abort()
+    except AttributeError:
+        # asyncio of Python 3.11.2 (Debian 12) loses the protocol of a TLS transport that was closed twice; its
+        # shutdown has begun then, and ends by itself.
+        pass
