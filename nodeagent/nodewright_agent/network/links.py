@@ -7,10 +7,8 @@ because a thread that has changed its namespace must never be used for anything 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +18,10 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from nodewright_agent.network.addresses import ROUTE_PROTOCOL, NetworkError, PodAddress
+from nodewright_agent.runtime import syscalls
+from nodewright_agent.runtime.nsthread import run_in
 
 T = TypeVar("T")
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
@@ -38,28 +36,7 @@ def netlink() -> Iterator[IPRoute]:
 
 def inside(netns: Path, function: Callable[[], T]) -> T:
     """Run ``function`` in the network namespace pinned at ``netns`` and return its result (or raise its error)."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            handle = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if _libc.setns(handle, _CLONE_NEWNET) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number), str(netns))
-            finally:
-                os.close(handle)
-            results.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=body, name="netns", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return run_in(netns, syscalls.CLONE_NEWNET, function)
 
 
 def index_of(handle: IPRoute, name: str) -> int | None:

@@ -5,7 +5,6 @@ The API server accepts it only when it was started without --kubelet-certificate
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from nodewright.kube import x509parts
 
 VALID = timedelta(days=365)
 
@@ -27,16 +28,9 @@ def ensure(directory: Path, node_name: str, addresses: list[str]) -> tuple[Path,
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{node_name}@nodewright")])
     now = datetime.now(UTC)
-    names: list[x509.GeneralName] = [x509.DNSName(node_name)]
-    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+    names = [x509.DNSName(node_name), *map(x509parts.general_name, addresses)]
     certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + VALID)
+        x509parts.builder(name, name, key.public_key(), now - timedelta(minutes=5), now + VALID)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())

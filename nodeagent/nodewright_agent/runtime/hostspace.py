@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from nodewright_agent.runtime import mountinfo, syscalls
 from nodewright_agent.runtime.errors import RuntimeUnavailable
+from nodewright_agent.runtime.nsthread import run_in
 
 logger = logging.getLogger(__name__)
 
@@ -66,28 +66,7 @@ class HostSpace:
         """
         if not self.separate:
             return work()
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                # A thread that shares its root and working directory with others cannot change namespaces.
-                syscalls.unshare(syscalls.CLONE_FS)
-                fd = os.open(self.mounts, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    syscalls.setns(fd, syscalls.CLONE_NEWNS)
-                finally:
-                    os.close(fd)
-                results.append(work())
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run, name="host", daemon=True)
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return results[0]
+        return run_in(self.mounts, syscalls.CLONE_NEWNS, work)
 
     def read_text(self, path: str) -> str:
         """A file of the host, below ``root``; links are followed as the host would. Raises OSError."""

@@ -6,8 +6,6 @@ does not match and is made anew.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nodewright.controlplane.files import write_atomic
+from nodewright.kube import x509parts
 
 CA_LIFETIME = timedelta(days=3650)
 LEAF_LIFETIME = timedelta(days=365)
@@ -86,9 +85,9 @@ def ensure_authority(pair: Pair, common_name: str, now: datetime) -> tuple[Autho
     name = Subject(common_name).name()
     public = key.public_key()
     builder = (
-        _builder(name, name, public, now, now + CA_LIFETIME)
+        x509parts.builder(name, name, public, now - BACKDATE, now + CA_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(x509parts.key_usage(authority=True), critical=True)
         .add_extension(_KeyIdentifier.from_public_key(public), critical=False)
     )
     cert = builder.sign(key, hashes.SHA256())
@@ -114,9 +113,9 @@ def issue(
     end = min(now + LEAF_LIFETIME, authority.cert.not_valid_after_utc)
     issuer_id = authority.cert.extensions.get_extension_for_class(_KeyIdentifier).value
     builder = (
-        _builder(spec.subject.name(), authority.cert.subject, public_key, now, end)
+        x509parts.builder(spec.subject.name(), authority.cert.subject, public_key, now - BACKDATE, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(x509parts.key_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(spec.usages()), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
@@ -124,7 +123,9 @@ def issue(
         )
     )
     if spec.sans:
-        builder = builder.add_extension(x509.SubjectAlternativeName(_general_names(spec.sans)), critical=False)
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName(map(x509parts.general_name, spec.sans)), critical=False
+        )
     return builder.sign(authority.key, hashes.SHA256())
 
 
@@ -140,7 +141,11 @@ def is_good(cert: x509.Certificate, spec: LeafSpec, authority: Authority, now: d
         usages = list(cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
-    return cert.subject == spec.subject.name() and usages == spec.usages() and _sans(cert) == set(spec.sans)
+    return (
+        cert.subject == spec.subject.name()
+        and usages == spec.usages()
+        and x509parts.alternative_names(cert) == set(spec.sans)
+    )
 
 
 def ensure_signing_keys(private: Path, public: Path) -> bool:
@@ -153,52 +158,6 @@ def ensure_signing_keys(private: Path, public: Path) -> bool:
     if made or not public.is_file() or public.read_bytes() != pem:
         write_atomic(public, pem, 0o644)
     return made
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, end: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
-        .not_valid_after(end)
-    )
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _general_names(sans: Sequence[str]) -> list[x509.GeneralName]:
-    names: list[x509.GeneralName] = []
-    for san in sans:
-        try:
-            names.append(x509.IPAddress(ipaddress.ip_address(san)))
-        except ValueError:
-            names.append(x509.DNSName(san))
-    return names
-
-
-def _sans(cert: x509.Certificate) -> set[str]:
-    try:
-        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return set()
-    return {str(name.value) for name in names}
 
 
 def _new_key(path: Path) -> ec.EllipticCurvePrivateKey:

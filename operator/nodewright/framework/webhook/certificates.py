@@ -18,13 +18,14 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from nodewright.kube import x509parts
 
 AUTHORITY_NAME = "nodewright-webhook-ca"
 _RENEW_AT = 2 / 3  # of the life
@@ -104,7 +105,7 @@ def plan(
         return _anew(_alive(held.authorities if held else (), now), names, life, now)
     if now >= _renewal(stored.authorities[0], life):
         return _anew(_alive(stored.authorities, now), names, life, now)
-    if now >= _renewal(stored.cert, life) or _names(stored.cert) != set(names):
+    if now >= _renewal(stored.cert, life) or x509parts.alternative_names(stored.cert) != set(names):
         cert, key = _issue(stored.authorities[0], stored.authority_key, names, life, now)
         stored = replace(stored, cert=cert, key=key)
     if len(stored.authorities) > 1 and now >= _end_of_overlap(stored, life):
@@ -151,9 +152,9 @@ def _authority(life: Lifetimes, now: datetime) -> tuple[x509.Certificate, ec.Ell
     )
     public = key.public_key()
     builder = (
-        _builder(name, name, public, now - life.backdate, now + life.authority)
+        x509parts.builder(name, name, public, now - life.backdate, now + life.authority)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(authority=True), critical=True)
+        .add_extension(x509parts.key_usage(authority=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
     return builder.sign(key, hashes.SHA256()), key
@@ -172,45 +173,17 @@ def _issue(
     issuer_id = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     end = min(now + life.serving, authority.not_valid_after_utc)
     builder = (
-        _builder(subject, authority.subject, key.public_key(), now - life.backdate, end)
+        x509parts.builder(subject, authority.subject, key.public_key(), now - life.backdate, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(authority=False), critical=True)
+        .add_extension(x509parts.key_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
             critical=False,
         )
-        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509parts.general_name(name) for name in names]), critical=False)
     )
     return builder.sign(authority_key, hashes.SHA256()), key
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, start: datetime, end: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(end)
-    )
-
-
-def _key_usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _issued_at(cert: x509.Certificate, life: Lifetimes) -> datetime:
@@ -228,21 +201,6 @@ def _end_of_overlap(material: Material, life: Lifetimes) -> datetime:
 
 def _alive(authorities: Sequence[x509.Certificate], now: datetime) -> tuple[x509.Certificate, ...]:
     return tuple(cert for cert in authorities if cert.not_valid_after_utc > now)
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-def _names(cert: x509.Certificate) -> set[str]:
-    try:
-        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return set()
-    return {str(name.value) for name in names}
 
 
 def _part(data: Mapping[str, str], name: str) -> bytes:
