@@ -64,8 +64,12 @@ delete_cluster() {
   step "deleting cluster $cluster"
   inside "$kind" delete cluster --name "$cluster" --kubeconfig "$config" -q || return
   rm -f "$config"
-  # A dockerd that we started and that runs nothing any more is not left on the user's machine.
-  if [ -n "$private" ] && [ -e "$dockerd_is_ours" ] && [ -z "$(docker ps -q)" ]; then
+}
+
+# A dockerd that we started and that runs nothing any more is not left on the user's machine. The last step of all: the
+# network namespace goes with it.
+stop_dockerd() {
+  if [ -n "${private:-}" ] && [ -e "$dockerd_is_ours" ] && [ -z "$(docker ps -q)" ]; then
     rm -f "$dockerd_is_ours"
     "$private/stop.sh"
   fi

@@ -8,3 +8,4 @@ choose_cluster "${1:-nodewright}"
 [ -e "$config" ] || { echo "there is no cluster $cluster"; exit 0; }
 prepare
 delete_cluster
+stop_dockerd

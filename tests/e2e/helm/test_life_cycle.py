@@ -1,5 +1,7 @@
 """Install, upgrade, roll back, uninstall, with Helm 3 and with Helm 4: Pods and traffic go on, and nothing is left."""
 
+import time
+
 import pytest
 from kubernetes import client
 
@@ -55,8 +57,7 @@ def test_life_cycle(helm, clean, machines, live, namespace, previous_chart, char
     # Its objects are the user's to delete; the Pods on Nodewright nodes end with their agents.
     live.kubectl("delete", "nds,svc,pods", "--all", "-n", namespace, "--wait=true", "--timeout=60s")
     helm("uninstall", "nodewright", "--wait", "--timeout=300s")
-    left = _difference(before, machines.snapshot(machines.names()))
-    assert left == {}
+    assert _left(before, machines) == {}
     assert not [n for n in live.core.list_node().items if "nodewright.dev/agent" in (n.metadata.labels or {})]
     assert bool(custom_resource_definitions(live)) == keep
     # What docs/helm.md says stays until the namespace goes: of Kubernetes and `helm test`. Secret and Leases are owned.
@@ -73,7 +74,16 @@ def test_pods_that_still_run_at_the_uninstall_are_ended(helm, clean, machines, l
     live.wait("two Pods", lambda: sum(map(is_ready, live.pods(namespace))) == 2)
     helm("uninstall", "nodewright", "--wait", "--timeout=300s")
     live.kubectl("delete", "deployment", "web", "-n", namespace)
-    assert _difference(before, machines.snapshot(machines.names())) == {}
+    assert _left(before, machines) == {}
+
+
+def _left(before, machines, seconds=45):
+    """What the machines have that they had not before. Helm does not wait for the Pods of what it deletes: they may
+    still be ending."""
+    deadline = time.monotonic() + seconds
+    while (left := _difference(before, machines.snapshot(machines.names()))) and time.monotonic() < deadline:
+        time.sleep(1)
+    return left
 
 
 def _objects(live):

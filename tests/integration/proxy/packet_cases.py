@@ -65,7 +65,7 @@ class Rig:
             return self.backend.verify()
 
     def reset(self) -> None:
-        """Delete all objects."""
+        """Delete all objects, and forget the flows: the next test's client may get the port of one of them."""
         for key in list(self._services):
             self.builder.set_service(key, None)
         for key, item in list(self._slices.items()):
@@ -73,6 +73,8 @@ class Rig:
         self._services.clear()
         self._slices.clear()
         self.sync()
+        for vip in (VIP, VIP6):
+            self.conntrack.forget_addresses({pack_address(vip)}, ipv6=":" in vip)
 
     def close(self) -> None:
         with inside(self.lab.path("node")):
