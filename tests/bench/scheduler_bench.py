@@ -1,20 +1,21 @@
 """Pods bound per second from a backlog, side by side with kube-scheduler, in turns, on the same API server.
 
-    python tests/bench/scheduler_bench.py [--nodes 1000] [--pods 5000] [--rounds 2]
+    python tests/bench/scheduler_bench.py [--workload basic]... [--rounds 2] [--only nodewright] [--all-nodes]
 
 The clock runs from the first binding that a watch shows to the last, for both alike; starting up is shown apart.
-kube-scheduler is obtained as the control plane's binaries are: a directory, the cache, a download, or a build.
+kube-scheduler is obtained as the control plane's binaries are: a directory, the cache, a download, or a build. It looks
+at a part of the nodes (of 1000: 420) unless told --all-nodes; ours looks at all of them always.
+Every outcome is checked: a Pod without a node, an over-committed node or a broken rule fails the benchmark.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import statistics
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -22,162 +23,107 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parent))
 
 import scheduler_lab as lab
-from scheduler_contenders import SCHEDULER_NAME, Argv, Running, kube_scheduler, nodewright, usage
+from scheduler_contenders import Contender, kube_scheduler, nodewright
+from scheduler_round import Round, Stalled, drain
+from scheduler_workloads import WORKLOADS, Workload
 
 from nodewright.controlplane.assets import Assets
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.kube.client import Client
 from nodewright.kube.config import load
-from nodewright.kube.resources import EVENTS_V1, PODS
 
-TIMEOUT = 300.0
-
-
-class BoundMeta(msgspec.Struct, rename="camel"):
-    name: str = ""
-    resource_version: str = ""
-
-
-class BoundSpec(msgspec.Struct, rename="camel"):
-    node_name: str = ""
-
-
-class BoundPod(msgspec.Struct):
-    metadata: BoundMeta
-    spec: BoundSpec = msgspec.field(default_factory=BoundSpec)
-
-
-class Round(msgspec.Struct):
-    """One drained backlog. Times in seconds, memory in MiB."""
-
-    contender: str
-    rate: float
-    startup: float
-    steady: float
-    with_events: float
-    cpu: float
-    apiserver_cpu: float
-    etcd_cpu: float
-    peak_rss: float
-    pss: float
-    events: int
-    widest: int
+OURS, THEIRS = "nodewright", "kube-scheduler"
+# Title, field of Round, and how it is written.
+COLUMNS = (
+    ("pods/s", "rate", ".0f"),
+    ("middle 80%", "steady", ".0f"),
+    ("with events", "with_events", ".0f"),
+    ("start s", "startup", ".2f"),
+    ("CPU ms/pod", "cpu_per_pod", ".2f"),
+    ("apiserver %", "apiserver_share", ".0f"),
+    ("etcd %", "etcd_share", ".0f"),
+    ("peak RSS MiB", "peak_rss", ".0f"),
+    ("PSS MiB", "pss", ".0f"),
+    ("decisions", "decisions", "d"),
+    ("mean ms", "decision_mean", ".2f"),
+    ("p50 ms", "decision_p50", ".2f"),
+    ("p99 ms", "decision_p99", ".2f"),
+    ("events", "events", "d"),
+    ("victims", "victims", "d"),
+    ("on a node", "widest", "d"),
+)
+RATIOS = ("rate", "steady", "with_events", "cpu_per_pod", "peak_rss", "decision_p99")
 
 
-async def observe(client: Client, pods: int, version: str, times: dict[str, float], nodes: dict[str, str]) -> None:
-    """Note when a watch shows each Pod with a node for the first time; returns when all have one."""
-    while True:  # a busy server ends the watch of a reader that cannot keep up
-        watch = client.watch(PODS, lab.NAMESPACE, type=BoundPod, resource_version=version, timeout_seconds=3600)
-        async for event in watch:
-            version = event.resource_version
-            name = event.object.metadata.name
-            if event.object.spec.node_name and name not in times:
-                times[name] = time.monotonic()
-                nodes[name] = event.object.spec.node_name
-                if len(times) == pods:
-                    return
+class Result(msgspec.Struct):
+    """All rounds, and what went wrong; empty when nothing did."""
+
+    rounds: list[Round]
+    wrong: list[str]
 
 
-async def drain(cluster: LocalCluster, client: Client, name: str, argv: Argv, load_: lab.Workload) -> Round:
-    """Make a backlog, let the contender place it, and remove everything again."""
-    await lab.make_pods(client, load_, SCHEDULER_NAME)
-    version = (await client.list(PODS, lab.NAMESPACE, limit=1)).resource_version
-    times: dict[str, float] = {}
-    nodes: dict[str, str] = {}
-    servers = {part: cluster.component(part).running() for part in ("kube-apiserver", "etcd")}
-    before = {part: usage(record.pid).cpu for part, record in servers.items() if record}
-    folder = cluster.dir / "bench"
-    folder.mkdir(exist_ok=True)
-    with Running(argv(cluster, folder), folder / f"{name}.log") as running:
-        observer = asyncio.create_task(observe(client, load_.pods, version, times, nodes))
-        while not observer.done():
-            await asyncio.wait({observer}, timeout=1.0)
-            running.require_alive()
-            if time.monotonic() - running.started > TIMEOUT:
-                raise TimeoutError(f"{name}: {len(times)} of {load_.pods} pods bound after {TIMEOUT:.0f} s")
-        await observer
-        cost = usage(running.process.pid)
-        after = {part: usage(record.pid).cpu for part, record in servers.items() if record}
-        events, told = await until_told(client, load_.pods)
-    ordered = sorted(times.values())
-    first, last = ordered[0], ordered[-1]
-    tenth = len(ordered) // 10
-    result = Round(
-        contender=name,
-        rate=load_.pods / (last - first),
-        startup=first - running.started,
-        steady=(len(ordered) - 2 * tenth - 1) / (ordered[-tenth - 1] - ordered[tenth]),
-        with_events=load_.pods / (told - first),
-        cpu=cost.cpu,
-        apiserver_cpu=after["kube-apiserver"] - before["kube-apiserver"],
-        etcd_cpu=after["etcd"] - before["etcd"],
-        peak_rss=cost.peak_rss,
-        pss=cost.pss,
-        events=events,
-        widest=max(Counter(nodes.values()).values()),
-    )
-    await lab.remove_pods(client)
-    return result
-
-
-async def until_told(client: Client, wanted: int) -> tuple[int, float]:
-    """The number of events posted, and when the last was: as soon as all are there, or no more come for 3 s."""
-    seen, changed = -1, time.monotonic()
-    while seen < wanted and time.monotonic() - changed < 3.0:
-        now = await lab.count(client, EVENTS_V1.path(lab.NAMESPACE))
-        if now != seen:
-            seen, changed = now, time.monotonic()
-        if seen < wanted:
-            await asyncio.sleep(0.2)
-    return seen, changed
-
-
-def table(rounds: list[Round], load_: lab.Workload) -> str:
-    """The result as text; ratios are of medians, against kube-scheduler where it took part."""
-    head = (
-        f"{load_.pods} pods on {load_.nodes} nodes, {os.cpu_count()} cores\n"
-        "scheduler        pods/s  middle 80%  with events  start s  CPU s  apiserver CPU s  etcd CPU s  "
-        "peak RSS MiB  PSS MiB  events  most on a node\n"
-    )
+def table(rounds: list[Round], workload: Workload) -> str:
+    """The rounds of a workload as text; ratios are of medians, against kube-scheduler where it took part."""
+    parts = [workload.summary, f"{workload.pods} Pods on {workload.nodes} nodes", f"{os.cpu_count()} cores"]
     lines = [
-        f"{r.contender:<15} {r.rate:>7.0f} {r.steady:>11.0f} {r.with_events:>12.0f} {r.startup:>8.2f} {r.cpu:>6.2f} "
-        f"{r.apiserver_cpu:>16.2f} {r.etcd_cpu:>11.2f} {r.peak_rss:>13.0f} {r.pss:>8.0f} {r.events:>7} {r.widest:>15}"
+        f"{workload.name}: {', '.join(parts)}",
+        f"{'scheduler':<15} " + " ".join(f"{title:>{_width(title)}}" for title, _, _ in COLUMNS),
+    ]
+    lines += [
+        f"{r.contender:<15} "
+        + " ".join(f"{getattr(r, field):>{_width(title)}{form}}" for title, field, form in COLUMNS)
         for r in rounds
     ]
-    medians = {
-        name: {
-            field: statistics.median(getattr(r, field) for r in rounds if r.contender == name)
-            for field in ("rate", "with_events", "cpu")
-        }
-        for name in dict.fromkeys(r.contender for r in rounds)
-    }
-    if len(medians) == 2:
-        theirs, ours = medians["kube-scheduler"], medians["nodewright"]
-        lines.append(
-            f"ratio of medians: pods/s {ours['rate'] / theirs['rate']:.2f}, with events "
-            f"{ours['with_events'] / theirs['with_events']:.2f}, CPU {ours['cpu'] / theirs['cpu']:.2f}"
-        )
-    return head + "\n".join(lines)
+    if {r.contender for r in rounds} == {OURS, THEIRS}:
+        titles = {field: title for title, field, _ in COLUMNS}
+        told = (f"{titles[field]} {ratio(rounds, field):.2f}" for field in RATIOS)
+        lines.append(f"ratio of medians: {', '.join(told)}")
+    return "\n".join(lines)
 
 
-def contenders(only: str | None) -> dict[str, Argv]:
-    """The schedulers to compare, by name, in the order of their turns; upstream's is obtained only if it takes part."""
-    if only == "nodewright":
-        return {"nodewright": nodewright}
-    upstream = {"kube-scheduler": kube_scheduler(Assets().obtain(["kube-scheduler"])["kube-scheduler"])}
-    return upstream if only else {**upstream, "nodewright": nodewright}
+def _width(title: str) -> int:
+    return max(len(title), 7)
 
 
-async def run(cluster: LocalCluster, load_: lab.Workload, rounds: int, taking_part: dict[str, Argv]) -> list[Round]:
-    """All rounds, in turns."""
-    results: list[Round] = []
+def median(rounds: list[Round], contender: str, field: str) -> float:
+    """The median of a field over a contender's rounds."""
+    return statistics.median(getattr(r, field) for r in rounds if r.contender == contender)
+
+
+def ratio(rounds: list[Round], field: str) -> float:
+    """Ours against theirs."""
+    theirs = median(rounds, THEIRS, field)
+    return median(rounds, OURS, field) / theirs if theirs else float("nan")
+
+
+def contenders(only: str | None, *, all_nodes: bool) -> list[Contender]:
+    """The schedulers to compare, in the order of their turns; upstream's is obtained only if it takes part."""
+    found = []
+    if only != OURS:
+        binary = Assets().obtain([THEIRS])[THEIRS]
+        found.append(Contender(THEIRS, kube_scheduler(binary, all_nodes=all_nodes), "https"))
+    if only != THEIRS:
+        found.append(Contender(OURS, nodewright, "http"))
+    return found
+
+
+async def run(cluster: LocalCluster, workloads: list[Workload], rounds: int, taking_part: list[Contender]) -> Result:
+    """All rounds of workloads with the same number of nodes, in turns."""
+    result = Result([], [])
     async with Client(load(cluster.kubeconfig), user_agent="bench") as client:
-        await lab.make_nodes(client, load_)
-        for _ in range(rounds):
-            for name, argv in taking_part.items():
-                results.append(await drain(cluster, client, name, argv, load_))
-                print(f"{name}: {results[-1].rate:.0f} pods/s", file=sys.stderr, flush=True)
-    return results
+        await lab.furnish(client, workloads[0].nodes)
+        for workload in workloads:
+            for _, contender in itertools.product(range(rounds), taking_part):
+                title = f"{workload.name}, {contender.name}"
+                try:
+                    done = await drain(cluster, client, contender, workload)
+                except Stalled as error:
+                    result.wrong.append(f"{title}: {error}")
+                    continue
+                print(f"{title}: {done.rate:.0f} pods/s", file=sys.stderr, flush=True)
+                result.rounds.append(done)
+                result.wrong += [f"{title}: {what}" for what in done.wrong]
+    return result
 
 
 def print_logs(folder: Path) -> None:
@@ -186,22 +132,43 @@ def print_logs(folder: Path) -> None:
         print(f"--- {file.name}\n{file.read_text(errors='replace')[-4000:]}", file=sys.stderr)
 
 
+def measure(workloads: list[Workload], rounds: int, taking_part: list[Contender], *, logs: bool) -> Result:
+    """All rounds of all workloads, on one control plane for each number of nodes."""
+    result = Result([], [])
+    for _, group in itertools.groupby(workloads, key=lambda workload: workload.nodes):
+        with lab.control_plane() as cluster:
+            part = asyncio.run(run(cluster, list(group), rounds, taking_part))
+            if logs:
+                print_logs(cluster.dir / "bench")
+        result.rounds += part.rounds
+        result.wrong += part.wrong
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare our scheduler with kube-scheduler.")
-    parser.add_argument("--nodes", type=int, default=1000)
-    parser.add_argument("--pods", type=int, default=5000)
+    parser.add_argument("--workload", action="append", choices=list(WORKLOADS), help="repeatable; all by default")
+    parser.add_argument("--nodes", type=int, help="instead of the workload's own number")
+    parser.add_argument("--pods", type=int, help="instead of the workload's own number")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", choices=["nodewright", "kube-scheduler"])
+    parser.add_argument("--only", choices=[OURS, THEIRS])
+    parser.add_argument("--all-nodes", action="store_true", help="kube-scheduler looks at every node, too")
     parser.add_argument("--json", action="store_true", help="print the rounds as JSON")
     parser.add_argument("--logs", action="store_true", help="print the end of the schedulers' logs")
     args = parser.parse_args()
-    load_ = lab.Workload(nodes=args.nodes, pods=args.pods)
-    taking_part = contenders(args.only)
-    with lab.control_plane() as cluster:
-        rounds = asyncio.run(run(cluster, load_, args.rounds, taking_part))
-        if args.logs:
-            print_logs(cluster.dir / "bench")
-    print(msgspec.json.encode(rounds).decode() if args.json else table(rounds, load_))
+    chosen = [w for name, w in WORKLOADS.items() if not args.workload or name in args.workload]
+    workloads = [workload.resized(args.nodes, args.pods) for workload in chosen]
+    taking_part = contenders(args.only, all_nodes=args.all_nodes)
+    result = measure(workloads, args.rounds, taking_part, logs=args.logs)
+    if args.json:
+        print(msgspec.json.encode(result).decode())
+    else:
+        for workload in workloads:
+            print(table([r for r in result.rounds if r.workload == workload.name], workload), end="\n\n")
+    for what in result.wrong[:20]:
+        print(f"WRONG: {what}", file=sys.stderr)
+    if result.wrong:
+        sys.exit(f"{len(result.wrong)} things are wrong")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,13 +20,30 @@ SCHEDULER_NAME = "default-scheduler"
 # So high that the client-side limit never takes part.
 QPS = 5000
 
-Argv = Callable[[LocalCluster, Path], list[str]]
+# The command line for a cluster, with a folder for files of its own, and the port where it serves metrics (0: nowhere).
+Argv = Callable[[LocalCluster, Path, int], list[str]]
 
 
-def kube_scheduler(binary: Path) -> Argv:
-    """Upstream's, with its defaults but for the client's rate limit, and without waiting for a Lease."""
+class Contender(msgspec.Struct, frozen=True):
+    """A scheduler that takes part: how to start it, and where it tells about itself."""
 
-    def argv(cluster: LocalCluster, folder: Path) -> list[str]:
+    name: str
+    argv: Argv
+    scheme: str
+
+    def metrics_url(self, port: int) -> str:
+        """Where its metrics are."""
+        return f"{self.scheme}://127.0.0.1:{port}/metrics"
+
+
+def kube_scheduler(binary: Path, *, all_nodes: bool = False) -> Argv:
+    """Upstream's, with its defaults but for the client's rate limit, and without waiting for a Lease.
+
+    By default it stops looking once it has found enough nodes (of 1000: 420, of 5000: 500); with `all_nodes` it looks
+    at every node, as ours always does.
+    """
+
+    def argv(cluster: LocalCluster, folder: Path, port: int = 0) -> list[str]:
         config = folder / "kube-scheduler.json"
         settings = {
             "apiVersion": "kubescheduler.config.k8s.io/v1",
@@ -33,19 +51,26 @@ def kube_scheduler(binary: Path) -> Argv:
             "leaderElection": {"leaderElect": False},
             "clientConnection": {"kubeconfig": str(cluster.kubeconfig), "qps": QPS, "burst": QPS},
         }
+        if all_nodes:
+            settings["percentageOfNodesToScore"] = 100
         config.write_bytes(msgspec.json.encode(settings))
-        return [str(binary), f"--config={config}", "--bind-address=127.0.0.1", "--secure-port=0"]
+        serving = [
+            *("--bind-address=127.0.0.1", f"--secure-port={port}"),
+            "--authorization-always-allow-paths=/healthz,/metrics",
+        ]
+        return [str(binary), f"--config={config}", *serving]
 
     return argv
 
 
-def nodewright(cluster: LocalCluster, folder: Path) -> list[str]:
+def nodewright(cluster: LocalCluster, folder: Path, port: int = 0) -> list[str]:
     """Ours, with its defaults, and without waiting for a Lease."""
     return [
         *(sys.executable, "-m", "nodewright.cli.main", "scheduler"),
         *("--kubeconfig", str(cluster.kubeconfig)),
         *("--scheduler-name", SCHEDULER_NAME),
         "--no-leader-elect",
+        *("--metrics-bind", f"127.0.0.1:{port}" if port else ""),
     ]
 
 
@@ -57,16 +82,28 @@ class Usage(msgspec.Struct):
     pss: float
 
 
+def cpu(pid: int) -> float:
+    """CPU seconds that a process has spent so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def usage(pid: int) -> Usage:
     """What a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return Usage(cpu, _mib(pid, "status", "VmHWM"), _mib(pid, "smaps_rollup", "Pss"))
+    return Usage(cpu(pid), _mib(pid, "status", "VmHWM"), _mib(pid, "smaps_rollup", "Pss"))
 
 
 def _mib(pid: int, file: str, field: str) -> float:
     match = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
     return int(match[1]) / 1024 if match else 0.0
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
 
 
 class Running:

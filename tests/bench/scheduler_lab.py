@@ -12,31 +12,24 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+from scheduler_workloads import PRIORITIES, Object, Workload, backlog, node_object, placed_objects
 
 from nodewright.controlplane.assets import Assets
 from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.controlplane.layout import Layout
 from nodewright.kube.client import Client
-from nodewright.kube.resources import EVENTS_V1, NAMESPACES, NODES, PODS, SERVICEACCOUNTS
+from nodewright.kube.resources import EVENTS_V1, NAMESPACES, NODES, PODS, PRIORITYCLASSES, SERVICEACCOUNTS, SERVICES
 
+# The measured Pods, and apart from them what churns.
 NAMESPACE = "bench"
+CHURN_NAMESPACE = "bench-churn"
 CONCURRENCY = 32
 
-
-class Workload(msgspec.Struct, frozen=True):
-    """How many nodes and Pods of which size. The Pod is scheduler_perf's default one."""
-
-    nodes: int = 1000
-    pods: int = 5000
-    node_cpu: str = "32"
-    node_memory: str = "256Gi"
-    node_pods: str = "110"
-    zones: int = 3
-    pod_cpu: str = "100m"
-    pod_memory: str = "500Mi"
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -57,7 +50,7 @@ def control_plane() -> Iterator[LocalCluster]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-async def each(items: Iterable[object], work: Callable[[object], Awaitable[object]]) -> None:
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
     """Run `work` for all items, CONCURRENCY at a time."""
     queue = iter(items)
 
@@ -70,70 +63,45 @@ async def each(items: Iterable[object], work: Callable[[object], Awaitable[objec
             group.create_task(worker())
 
 
-async def make_nodes(client: Client, load: Workload) -> None:
-    """Namespace, ServiceAccount and nodes, ready for Pods."""
-    await client.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
-    await client.create(SERVICEACCOUNTS, {"metadata": {"name": "default", "namespace": NAMESPACE}})
-
-    async def make(number: object) -> None:
-        node = await client.create(NODES, node_object(int(str(number)), load))
-        # Admission taints every new node as not ready; here nobody would ever take that back.
-        if node["spec"].get("taints"):
-            await client.patch(NODES, node["metadata"]["name"], {"spec": {"taints": None}})
-
-    await each(range(load.nodes), make)
+async def furnish(client: Client, nodes: int) -> None:
+    """Namespaces, ServiceAccounts, PriorityClasses and nodes, ready for Pods."""
+    for namespace in (NAMESPACE, CHURN_NAMESPACE):
+        await client.create(NAMESPACES, {"metadata": {"name": namespace}})
+        await client.create(SERVICEACCOUNTS, {"metadata": {"name": "default", "namespace": namespace}})
+    for name, value in PRIORITIES.items():
+        await client.create(PRIORITYCLASSES, {"metadata": {"name": name}, "value": value})
+    await each((node_object(number) for number in range(nodes)), lambda node: add_node(client, node))
 
 
-def node_object(number: int, load: Workload) -> dict[str, object]:
-    name = f"node-{number:05}"
-    amounts = {"cpu": load.node_cpu, "memory": load.node_memory, "pods": load.node_pods}
-    return {
-        "metadata": {
-            "name": name,
-            "labels": {
-                "kubernetes.io/hostname": name,
-                "topology.kubernetes.io/zone": f"zone-{number % load.zones}",
-            },
-        },
-        "status": {
-            "capacity": amounts,
-            "allocatable": amounts,
-            "conditions": [{"type": "Ready", "status": "True", "reason": "Bench", "message": "no kubelet"}],
-        },
-    }
+async def add_node(client: Client, node: Object) -> None:
+    """Create a node that takes Pods at once."""
+    made = await client.create(NODES, node)
+    # Admission taints every new node as not ready; here nobody would ever take that back.
+    if made["spec"].get("taints"):
+        await client.patch(NODES, made["metadata"]["name"], {"spec": {"taints": None}})
 
 
-async def make_pods(client: Client, load: Workload, scheduler_name: str) -> None:
-    """The backlog, created while no scheduler runs."""
+async def make_pods(client: Client, workload: Workload, scheduler_name: str) -> None:
+    """The Pods that stand beside it, then the backlog, created while no scheduler runs."""
     path = PODS.path(NAMESPACE)
 
-    async def make(number: object) -> None:
-        body = msgspec.json.encode(pod_object(f"pod-{number}", load, scheduler_name))
-        await client.request("POST", path, body=body)
+    async def make(pod: Object) -> None:
+        await client.request("POST", path, body=msgspec.json.encode(pod))
 
-    await each(range(load.pods), make)
-
-
-def pod_object(name: str, load: Workload, scheduler_name: str) -> dict[str, object]:
-    requests = {"cpu": load.pod_cpu, "memory": load.pod_memory}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": "bench"}},
-        "spec": {
-            "schedulerName": scheduler_name,
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "pause", "image": "pause:bench", "resources": {"requests": requests}}],
-        },
-    }
+    await each(placed_objects(workload, scheduler_name), make)
+    await each(backlog(workload, scheduler_name), make)
 
 
 async def remove_pods(client: Client) -> None:
-    """Delete all Pods and events, so that every round starts from the same state."""
-    names = [item["metadata"]["name"] for item in (await client.list(PODS, NAMESPACE)).items]
-    await each(names, lambda name: client.delete(PODS, str(name), NAMESPACE, grace_period_seconds=0))
-    await client.request("DELETE", EVENTS_V1.path(NAMESPACE), timeout=300)
+    """Delete all Pods, Services and events, so that every round starts from the same state."""
+    now = {"gracePeriodSeconds": "0"}
+    for namespace in (NAMESPACE, CHURN_NAMESPACE):
+        await client.request("DELETE", PODS.path(namespace), params=now, timeout=300)
+        await client.request("DELETE", SERVICES.path(namespace), timeout=300)
+        await client.request("DELETE", EVENTS_V1.path(namespace), timeout=300)
+        left = await count(client, PODS.path(namespace))
+        if left:
+            raise RuntimeError(f"{left} Pods of {namespace} are left after their deletion")
 
 
 class Meta(msgspec.Struct, rename="camel"):

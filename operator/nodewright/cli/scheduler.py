@@ -45,14 +45,43 @@ def command(
         ),
     ] = "127.0.0.1:0",
     leader_elect_namespace: Annotated[
-        str, typer.Option("--leader-elect-namespace", metavar="NS", help="Namespace of the Lease.")
+        str,
+        typer.Option(
+            "--leader-elect-namespace",
+            "--leader-elect-resource-namespace",
+            metavar="NS",
+            help="Namespace of the Lease.",
+        ),
     ] = "kube-system",
+    leader_elect_resource_name: Annotated[
+        str, typer.Option("--leader-elect-resource-name", metavar="NAME", help="Name of the Lease.")
+    ] = "nodewright-scheduler",
+    leader_elect_lease_duration: Annotated[
+        str,
+        typer.Option(
+            "--leader-elect-lease-duration",
+            metavar="DURATION",
+            help="How long others wait for a sign of life before they take over.",
+        ),
+    ] = "15s",
+    leader_elect_renew_deadline: Annotated[
+        str,
+        typer.Option(
+            "--leader-elect-renew-deadline",
+            metavar="DURATION",
+            help="How long the leader tries to renew the Lease before it ends; less than the lease duration.",
+        ),
+    ] = "10s",
+    leader_elect_retry_period: Annotated[
+        str, typer.Option("--leader-elect-retry-period", metavar="DURATION", help="Pause between tries.")
+    ] = "2s",
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Log more.")] = 0,
 ) -> None:
     """Place Pods on nodes, by the rules of kube-scheduler.
 
     Serves the given schedulerNames and those of SchedulerProfile objects, which are followed while it runs.
     """
+    from nodewright.cli.durations import seconds
     from nodewright.framework.leader import LeadershipLost
     from nodewright.kube import logs
     from nodewright.scheduler.process import Options, run
@@ -66,9 +95,18 @@ def command(
         plugins=[_plugin(text) for text in plugin or []],
         leader_elect=leader_elect,
         lease_namespace=leader_elect_namespace,
+        lease_name=leader_elect_resource_name,
+        lease_duration=seconds(leader_elect_lease_duration, "--leader-elect-lease-duration"),
+        renew_deadline=seconds(leader_elect_renew_deadline, "--leader-elect-renew-deadline"),
+        retry_period=seconds(leader_elect_retry_period, "--leader-elect-retry-period"),
         metrics_host=host,
         metrics_port=port,
     )
+    if not options.lease_duration > options.renew_deadline > options.retry_period:
+        raise typer.BadParameter(
+            "the lease duration must be longer than the renew deadline, and that longer than the retry period",
+            param_hint="--leader-elect-lease-duration, --leader-elect-renew-deadline, --leader-elect-retry-period",
+        )
     try:
         run(options)
     except ProfileError as error:

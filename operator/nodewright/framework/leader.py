@@ -24,6 +24,8 @@ from nodewright.kube.times import now_rfc3339
 
 log = logging.getLogger(__name__)
 
+_HEALTH_TOLERANCE = 20.0  # seconds, kube-scheduler's: a process that is merely slow to end is not reported
+
 
 class LeadershipLost(Exception):
     """The Lease could not be renewed in time, or belongs to someone else; all work must stop now."""
@@ -67,6 +69,19 @@ class LeaderElector:
     def is_leader(self) -> bool:
         """True from acquisition until loss or release."""
         return self._leader
+
+    @property
+    def may_act(self) -> bool:
+        """Whether no other process can have taken over yet, by our own clock; ask right before a write."""
+        return self._leader and self._clock() - self._renewed_at < self._renew_deadline
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong when the Lease has expired and this process, which should have ended by then, still runs."""
+        late = self._clock() - self._renewed_at - self._lease_duration
+        if not self._leader or late <= _HEALTH_TOLERANCE:
+            return None
+        return f"lease {self._namespace}/{self._name} expired {late:.0f} s ago"
 
     @property
     def holder(self) -> str:
@@ -123,6 +138,11 @@ class LeaderElector:
                     f"lease {self._namespace}/{self._name} "
                     + (f"was taken by {self.holder}" if taken else f"not renewed for {self._renew_deadline:g} s")
                 )
+
+    def keep(self) -> None:
+        """Let the Lease expire instead of releasing it: what was sent may still be carried out for a while."""
+        self._leader = False
+        self._gauge.set(0)
 
     async def release(self) -> None:
         """Give the Lease up at once, so that a successor need not wait for its expiry. Failures are only logged."""

@@ -72,6 +72,8 @@ class WatchCache(Generic[T]):
         self._version: str | None = None  # where to watch from; None: list first
         self._waiters: list[tuple[int, asyncio.Future[bool]]] = []
         self._last_failure = ""
+        self._hurry = asyncio.Event()
+        self._watching: asyncio.Timeout | None = None  # the open watch, which ends when this expires
         self._size = metrics.CACHE_OBJECTS.labels(self.name)
 
     @property
@@ -120,6 +122,23 @@ class WatchCache(Generic[T]):
             if entry in self._waiters:
                 self._waiters.remove(entry)
 
+    async def catch_up(self, timeout: float) -> None:
+        """See all that was stored before this call, also where the watch is dead and nobody has noticed yet.
+
+        The server's newest version is asked for. Where that has not been seen, a new watch is opened, which starts with
+        all that was missed; in a quiet cluster nothing was, and then this returns after `timeout` seconds.
+        """
+        newest = await self._client.newest_version(self.resource, self._namespace)
+        if self.resource_version < _number(newest):
+            self.renew()
+            await self.wait_for(newest, timeout)
+
+    def renew(self) -> None:
+        """Open a new watch from where the present one stands, now also where one has failed lately."""
+        self._hurry.set()
+        if self._watching is not None and not self._watching.expired():
+            self._watching.reschedule(asyncio.get_running_loop().time())
+
     def add_handler(self, handler: Handler[T]) -> None:
         """Call `handler(old, new)` for every change, in order, in the loop; None stands for absent.
 
@@ -137,9 +156,13 @@ class WatchCache(Generic[T]):
                 if self._version is None:
                     await self._list()
                 started = loop.time()
-                await self._watch(self._version or "")
+                async with asyncio.timeout(None) as self._watching:
+                    await self._watch(self._version or "")
                 failed = False
                 metrics.CACHE_WATCH_ENDS.labels(self.name, "ended").inc()
+            except TimeoutError:
+                metrics.CACHE_WATCH_ENDS.labels(self.name, "renewed").inc()
+                continue  # `renew` asked for a new one
             except Gone as error:
                 metrics.CACHE_WATCH_ENDS.labels(self.name, "gone").inc()
                 logger.info("cache %s: %s; listing again", self.name, error, extra={"cache": self.name})
@@ -155,11 +178,21 @@ class WatchCache(Generic[T]):
                 self._report(error)
                 if isinstance(error, BadResponse):
                     self._version = None  # what was sent can't be trusted: start from a list
+            finally:
+                self._watching = None
             if loop.time() - started >= _HEALTHY_WATCH:
                 self._backoff.reset()
                 if not failed:
                     continue
-            await asyncio.sleep(self._backoff.next())
+            await self._pause(self._backoff.next())
+
+    async def _pause(self, seconds: float) -> None:
+        self._hurry.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass  # the usual end
 
     def _was_silent(self, error: ServerUnavailable, seconds: float) -> bool:
         """Tell a watch without any byte from a failure: a server that knows of no progress sends no bookmarks either.

@@ -153,6 +153,13 @@ class Client:
                 return ObjectList(items, version)
             params = {**selectors, "limit": str(limit), "continue": meta.continue_}
 
+    async def newest_version(self, res: Resource, namespace: str | None = None) -> str:
+        """Ask for the newest resourceVersion that a list of this collection can have."""
+        path = res.path(namespace)
+        body = await self.request("GET", path, params={"limit": "1"})
+        _, meta = decode_page(body, msgspec.Raw, f"GET {path}", None)
+        return meta.resource_version
+
     async def watch(
         self,
         res: Resource,

@@ -64,6 +64,7 @@ SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", True)
 PERSISTENTVOLUMECLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", True)
 PERSISTENTVOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", False)
 RESOURCEQUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota", True)
+REPLICATIONCONTROLLERS = Resource("", "v1", "replicationcontrollers", "ReplicationController", True)
 LIMITRANGES = Resource("", "v1", "limitranges", "LimitRange", True)
 
 EVENTS_V1 = Resource("events.k8s.io", "v1", "events", "Event", True)
@@ -81,6 +82,9 @@ PRIORITYCLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "Priori
 RUNTIMECLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False)
 STORAGECLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", False)
 CSINODES = Resource("storage.k8s.io", "v1", "csinodes", "CSINode", False)
+CSIDRIVERS = Resource("storage.k8s.io", "v1", "csidrivers", "CSIDriver", False)
+CSISTORAGECAPACITIES = Resource("storage.k8s.io", "v1", "csistoragecapacities", "CSIStorageCapacity", True)
+VOLUMEATTACHMENTS = Resource("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", False)
 
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)
 VALIDATINGWEBHOOKCONFIGURATIONS = Resource(

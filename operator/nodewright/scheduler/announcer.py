@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from nodewright.kube.backoff import Backoff
 from nodewright.kube.client import Client
-from nodewright.kube.errors import ApiError, Forbidden, NotFound
+from nodewright.kube.errors import AlreadyExists, ApiError, Forbidden, NotFound
 from nodewright.kube.times import now_rfc3339
 
 from . import metrics
@@ -30,7 +31,7 @@ CAPACITY = 50_000
 # Above this many, events are posted even while bindings are.
 HIGH_WATER = 20_000
 MAX_AGE = 30.0
-ATTEMPTS = 3
+ATTEMPTS = 12  # client-go's: a restart of the API server is waited out
 _NAME_ROOM = 253 - 17  # what the API's limit on names leaves beside the suffix
 
 _encoder = msgspec.json.Encoder()
@@ -134,17 +135,20 @@ class Announcer:
     async def _post(self, announcement: Announcement) -> None:
         path = f"/apis/events.k8s.io/v1/namespaces/{announcement.pod.pod.metadata.namespace}/events"
         body = event_body(announcement, self._instance, next(self._numbers))
-        for attempt in range(ATTEMPTS):
+        backoff = Backoff(0.5, 10.0)
+        for _ in range(ATTEMPTS):
             try:
                 await self._client.request("POST", path, body=body)
                 return
+            except AlreadyExists:
+                return  # an earlier try was stored, and its answer lost
             except (NotFound, Forbidden) as error:
                 # The namespace is gone or going: nobody will read it.
                 log.debug("event not posted", extra={"pod": announcement.pod.key, "error": str(error)})
                 break
             except ApiError as error:
                 log.warning("event not posted", extra={"pod": announcement.pod.key, "error": str(error)})
-                await asyncio.sleep(2**attempt)
+                await asyncio.sleep(backoff.next())
         metrics.DROPPED_EVENTS.labels("refused").inc()
 
 

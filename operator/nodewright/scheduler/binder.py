@@ -1,4 +1,9 @@
-"""Posting bindings: the one write that a Pod waits for."""
+"""Posting bindings: the one write that a Pod waits for.
+
+An answer that does not come says nothing: the binding may be stored. Until its fate is known the Pod keeps its room,
+and the same binding is posted again, which stores it or meets a Conflict, since a Pod is bound once. A Conflict is
+looked into. So no room is given away that somebody has, and no Pod is told of twice.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +12,25 @@ import enum
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from nodewright.kube.backoff import Backoff
 from nodewright.kube.client import Client
 from nodewright.kube.errors import ApiError, Conflict, NotFound
+from nodewright.kube.resources import PODS
 
+from .objects import Pod
 from .pods import PodInfo
 from .queue import QueuedPod
 
 log = logging.getLogger(__name__)
+
+# How often a binding is posted before the Pod is read to see whether one of the tries was stored.
+TRIES = 3
+_SEEN_TIMEOUT = 30.0
+_FENCE_POLL = 0.05
 
 
 class BindResult(enum.Enum):
@@ -28,7 +41,7 @@ class BindResult(enum.Enum):
     GONE = "gone"
     # Another Pod has its name by now, or it has a node already. The watch tells which; if neither, it is tried again.
     CONFLICT = "conflict"
-    # Refused for another reason, or nobody knows: try the Pod again after backoff, and say so.
+    # Refused for another reason: try the Pod again after backoff, and say so.
     FAILED = "failed"
 
 
@@ -42,18 +55,36 @@ class Binding(msgspec.Struct, eq=False):
 
 
 Settled = Callable[[Binding, BindResult, str], None]
+# Waits until the watch has shown a resourceVersion; False when that takes longer than the seconds given.
+Seen = Callable[[str, float], Awaitable[bool]]
+
+
+async def _seen_at_once(_version: str, _timeout: float) -> bool:
+    return True
 
 
 class Binder:
     """Posts bindings, up to `in_flight` at a time, in the order of the decisions.
 
-    `on_settled(binding, result, message)` is called once for each binding submitted.
+    `on_settled(binding, result, message)` is called once for each binding submitted, when its fate is known: until then
+    the Pod has to count at its node. `may_bind` is asked before every write: while it says no, nothing is posted.
+    `seen` is how far the watch of Pods has come.
     """
 
-    def __init__(self, client: Client, on_settled: Settled, *, in_flight: int = 32) -> None:
+    def __init__(
+        self,
+        client: Client,
+        on_settled: Settled,
+        *,
+        in_flight: int = 32,
+        may_bind: Callable[[], bool] = lambda: True,
+        seen: Seen = _seen_at_once,
+    ) -> None:
         self._client = client
         self._on_settled = on_settled
         self._limit = in_flight
+        self.may_bind = may_bind
+        self.seen = seen
         self._waiting: deque[Binding] = deque()
         self._arrived: deque[asyncio.Future[None]] = deque()
         self._active = 0
@@ -116,22 +147,66 @@ class Binder:
             if not self._active and not self._waiting:
                 self._idle.set()
 
+    # --- one binding -----------------------------------------------------------------------------------------------
+
     async def _bind(self, binding: Binding) -> tuple[BindResult, str]:
+        """Post until the fate of the binding is known."""
+        backoff: Backoff | None = None
+        tries = 0
+        while True:
+            if not self.may_bind():
+                await asyncio.sleep(_FENCE_POLL)
+                continue
+            tries += 1
+            try:
+                await self._post(binding)
+                return BindResult.BOUND, ""
+            except NotFound as error:
+                return BindResult.GONE, str(error)
+            except ApiError as error:
+                last = error
+            if isinstance(last, Conflict) or tries % TRIES == 0 or (tries > 1 and _is_refusal(last)):
+                known = await self._look(binding, last)
+                if known is not None:
+                    return known
+            elif _is_refusal(last):
+                return BindResult.FAILED, str(last)
+            backoff = backoff or Backoff(0.05, 2.0)
+            await asyncio.sleep(backoff.next())
+
+    async def _post(self, binding: Binding) -> None:
         pod = binding.queued.pod
         meta = pod.pod.metadata
+        await self._client.request(
+            "POST",
+            f"/api/v1/namespaces/{meta.namespace}/pods/{meta.name}/binding",
+            body=binding_body(pod, binding.node),
+        )
+
+    async def _look(self, binding: Binding, error: ApiError) -> tuple[BindResult, str] | None:
+        """What the Pod itself says about an attempt that ended with `error`; None when it cannot be read now."""
+        meta = binding.queued.pod.pod.metadata
         try:
-            await self._client.request(
-                "POST",
-                f"/api/v1/namespaces/{meta.namespace}/pods/{meta.name}/binding",
-                body=binding_body(pod, binding.node),
-            )
-        except NotFound as error:
-            return BindResult.GONE, str(error)
-        except Conflict as error:
+            found = await self._client.get(PODS, meta.name, meta.namespace, type=Pod)
+        except NotFound as gone:
+            return BindResult.GONE, str(gone)
+        except ApiError as other:
+            log.debug("fate of a binding unknown", extra={"pod": binding.queued.pod.key, "error": str(other)})
+            return None
+        if found.metadata.uid != meta.uid:
             return BindResult.CONFLICT, str(error)
-        except ApiError as error:
-            return BindResult.FAILED, str(error)
-        return BindResult.BOUND, ""
+        if found.spec.node_name == binding.node:
+            return BindResult.BOUND, ""
+        # Whoever is told now takes the watch's word for it, so the watch must have come as far.
+        while not await self.seen(found.metadata.resource_version, _SEEN_TIMEOUT):
+            log.warning("the watch is late", extra={"pod": binding.queued.pod.key})
+        is_conflict = bool(found.spec.node_name) or isinstance(error, Conflict)
+        return BindResult.CONFLICT if is_conflict else BindResult.FAILED, str(error)
+
+
+def _is_refusal(error: ApiError) -> bool:
+    """Whether the server said no, so that this try was not stored; other failures say nothing."""
+    return 400 <= error.status < 500
 
 
 def binding_body(pod: PodInfo, node: str) -> bytes:

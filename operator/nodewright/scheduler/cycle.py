@@ -12,10 +12,11 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
+from . import checks
 from .diagnosis import Diagnosis
-from .plugin import MAX_SCORE, Context, FilterResult, OnlyNodes, Plugin, PluginError, Rejected
+from .plugin import Context, FilterResult, OnlyNodes, Plugin, PluginError, Rejected
 from .profile import Profile, Scorer
-from .state import NodeView
+from .state import ClusterState, NodeView
 from .state.arrays import BoolArray, IntArray
 
 R = TypeVar("R")
@@ -49,7 +50,9 @@ def prepare(profile: Profile, ctx: Context) -> Preparation:
     """Let the plugins look at the Pod. Raises PluginError."""
     found = Preparation(plugins=[])
     for plugin in profile.preparers:
-        answer = _call(plugin, "prepare", plugin.prepare, ctx)
+        answer = _call(plugin, "prepare", checks.preparation, _call(plugin, "prepare", plugin.prepare, ctx))
+        if plugin.name not in profile.pre_filters:
+            continue  # asked only for what its filter or score needs
         if isinstance(answer, Rejected):
             return Preparation(rejected=answer, plugins=[plugin.name])
         if isinstance(answer, OnlyNodes):
@@ -64,10 +67,7 @@ def prepare(profile: Profile, ctx: Context) -> Preparation:
 
 def run_filter(plugin: Plugin, ctx: Context) -> FilterResult | None:
     """One plugin's answer, checked for shape. Raises PluginError."""
-    result = _call(plugin, "filter", plugin.filter, ctx)
-    if result is not None and result.ok.shape != (len(ctx.nodes),):
-        raise PluginError(plugin.name, "filter", _shape_error(result.ok.shape, ctx.nodes))
-    return result
+    return _call(plugin, "filter", checks.verdict, _call(plugin, "filter", plugin.filter, ctx), ctx)
 
 
 def run_filters(filters: Iterable[Plugin], ctx: Context, failures: list[Failure] | None = None) -> BoolArray:
@@ -80,6 +80,7 @@ def run_filters(filters: Iterable[Plugin], ctx: Context, failures: list[Failure]
         if failures is not None:
             rejected = alive & ~result.ok
             if rejected.any():
+                _call(plugin, "filter", checks.reasons, result, ctx)
                 failures.append(Failure(plugin.name, result, rejected))
         alive &= result.ok
     return alive
@@ -89,21 +90,19 @@ def run_score(scorer: Scorer, ctx: Context) -> IntArray | None:
     """One plugin's raw scores, checked for shape. Raises PluginError."""
     plugin = scorer.plugin
     raw = _call(plugin, "score", plugin.score, ctx)
-    if raw is not None and raw.shape != (len(ctx.nodes),):
-        raise PluginError(plugin.name, "score", _shape_error(raw.shape, ctx.nodes))
-    return raw
+    return None if raw is None else _call(plugin, "score", checks.scores, raw, ctx)
 
 
 def normalize(scorer: Scorer, ctx: Context, raw: IntArray) -> IntArray:
     """One plugin's scores brought into 0..100, and checked to be. Raises PluginError."""
     plugin = scorer.plugin
-    scores = _call(plugin, "normalize", lambda c: plugin.normalize(c, raw), ctx) if scorer.normalizes else raw
-    seen = scores[ctx.feasible]
-    if seen.size and (seen.min() < 0 or seen.max() > MAX_SCORE):
-        invalid = int(seen.min()) if seen.min() < 0 else int(seen.max())
-        message = f"the score {invalid} is not in the range of 0 to {MAX_SCORE} after normalizing"
-        raise PluginError(plugin.name, "score", ValueError(message))
-    return scores
+    if not scorer.normalizes:
+        return _call(plugin, "score", checks.final_scores, raw, ctx)
+    # Raw scores are kept for the next Pod, and only the rows that changed are asked for again.
+    kept = raw.view()
+    kept.flags.writeable = False
+    scores = _call(plugin, "normalize", plugin.normalize, ctx, kept)
+    return _call(plugin, "normalize", checks.final_scores, scores, ctx)
 
 
 def run_scores(profile: Profile, ctx: Context) -> list[Scored]:
@@ -116,17 +115,37 @@ def run_scores(profile: Profile, ctx: Context) -> list[Scored]:
     return scored
 
 
-def diagnose(profile: Profile, ctx: Context, preparation: Preparation) -> Diagnosis:
-    """Why no node of the view passes, with every other node of the cluster counted as upstream does."""
-    diagnosis = Diagnosis(ctx.nodes.state.node_count, plugins=set(preparation.plugins))
+def confined_view(state: ClusterState, preparation: Preparation) -> NodeView:
+    """The nodes that the Pod is confined to by what the plugins said, all of them where nothing was said."""
+    if preparation.rejected is not None:
+        return NodeView(state, np.array([], dtype=np.intp))
+    if preparation.names is None:
+        return NodeView(state)
+    rows = sorted(row for name in preparation.names if (row := state.rows.get(name)) is not None)
+    return NodeView(state, np.array(rows, dtype=np.intp))
+
+
+def unresolvable(failure: Failure) -> BoolArray:
+    """Where the filter rejected the node for a reason that evicting Pods does not change."""
+    found: BoolArray = np.zeros(len(failure.where), dtype=np.bool_)
+    for reason in failure.result.reasons:
+        if reason.unresolvable is not False:
+            found |= (failure.where if reason.where is None else reason.where) & reason.unresolvable
+    return found & failure.where
+
+
+def diagnose(
+    state: ClusterState, preparation: Preparation, failures: Iterable[Failure], looked_at: int = 0
+) -> Diagnosis:
+    """Why no node passes, counted as upstream does; `looked_at` nodes were filtered, the others left out."""
+    diagnosis = Diagnosis(state.node_count, plugins=set(preparation.plugins))
     if preparation.rejected is not None:
         diagnosis.prefilter_message = preparation.rejected.reason
         return diagnosis
-    failures: list[Failure] = []
-    run_filters(profile.filters, ctx, failures)
+    failures = list(failures)
     diagnosis.plugins.update(failure.plugin for failure in failures)
     diagnosis.reasons = count_reasons(failures)
-    absent = diagnosis.node_count - int(ctx.nodes.present.sum())
+    absent = diagnosis.node_count - looked_at
     if absent and preparation.plugins:
         diagnosis.reasons[confined_reason(preparation)] += absent
     return diagnosis
@@ -148,12 +167,8 @@ def count_reasons(failures: Iterable[Failure]) -> Counter[str]:
     return counts
 
 
-def _call(plugin: Plugin, point: str, method: Callable[[Context], R], ctx: Context) -> R:
+def _call(plugin: Plugin, point: str, method: Callable[..., R], *arguments: object) -> R:
     try:
-        return method(ctx)
+        return method(*arguments)
     except Exception as error:  # a plugin's fault stays its Pod's problem, whatever it raises
         raise PluginError(plugin.name, point, error) from error
-
-
-def _shape_error(shape: tuple[int, ...], nodes: NodeView) -> ValueError:
-    return ValueError(f"the answer has shape {shape} for {len(nodes)} nodes")

@@ -22,9 +22,13 @@ class Diagnosis(msgspec.Struct):
     plugins: set[str] = msgspec.field(default_factory=set)
     prefilter_message: str = ""
     postfilter_message: str = ""
+    # Takes the place of the whole message: what keeps the Pod waiting is not the nodes.
+    instead: str = ""
 
     def message(self) -> str:
         """Upstream's FitError: `0/5 nodes are available: 3 Insufficient cpu, 5 Too many pods.`"""
+        if self.instead:
+            return self.instead
         if not self.node_count:
             return NO_NODES
         text = f"0/{self.node_count} nodes are available:"

@@ -1,83 +1,135 @@
 """Masks and scores of one kind of Pod, kept from one Pod to the next and corrected where the cluster changed.
 
-The Pods of a burst are mostly alike, and placing one changes a single row. So the evaluator keeps, per signature, the
-answers of all plugins for all nodes, and asks again only the plugins that look at a node's Pods, and only at the
-rows that were touched. A change of any node object discards everything.
+The Pods of a burst are mostly alike, and placing one changes a single row. So an evaluation keeps, per signature, the
+answers of all plugins for all nodes. Plugins that look at node objects only are not asked again until a node changes;
+those that look at a node's Pods are asked at the rows that were touched; those that look at the whole cluster (topology
+spreading, inter-pod affinity) are asked anew each time, from counts that the state keeps up to date.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from . import cycle
-from .diagnosis import Diagnosis
+from .cycle import Preparation
 from .plugin import Context, Scope
 from .pods import PodInfo
 from .profile import Profile, Scorer
 from .state import ClusterState, NodeView
-from .state.arrays import BoolArray, IntArray
+from .state.arrays import BoolArray, IntArray, RowArray
 
 INFEASIBLE = np.iinfo(np.int64).min
 
 
-class Placement(msgspec.Struct):
-    """Where a Pod goes. `evaluated` and `feasible` count nodes."""
+class ByScope(msgspec.Struct):
+    """The plugins of a profile, by what their answers depend on."""
 
-    node: str
-    evaluated: int
-    feasible: int
+    static: list[Any]
+    local: list[Any]
+    wide: list[Any]
+
+
+def filters_by_scope(profile: Profile) -> ByScope:
+    """The filters of a profile."""
+    found = ByScope([], [], [])
+    for plugin in profile.filters:
+        _of(found, plugin.scope).append(plugin)
+    return found
+
+
+def scorers_by_scope(profile: Profile) -> ByScope:
+    """The scorers of a profile."""
+    found = ByScope([], [], [])
+    for scorer in profile.scorers:
+        _of(found, scorer.plugin.scope).append(scorer)
+    return found
+
+
+def _of(found: ByScope, scope: Scope) -> list[Any]:
+    return {Scope.NODES: found.static, Scope.NODE_PODS: found.local, Scope.CLUSTER: found.wide}[scope]
 
 
 class Evaluation:
-    """The answers for one signature. `totals` is the weighted sum per row, INFEASIBLE where a filter objects."""
+    """The answers for one signature.
+
+    `feasible` tells per row where no filter objects; `totals` gives the weighted sums, INFEASIBLE elsewhere.
+    """
 
     def __init__(self, profile: Profile, state: ClusterState, pod: PodInfo) -> None:
         self._profile = profile
         self._state = state
-        self._data: dict[str, Any] = {}
-        self._raw: list[tuple[Scorer, IntArray]] = []
-        self.preparation = cycle.prepare(profile, Context(pod, NodeView(state), self._data))
+        self._filters = filters_by_scope(profile)
+        self._scorers = scorers_by_scope(profile)
+        self.data: dict[str, Any] = {}
+        self.feasible: BoolArray
+        self._static: BoolArray
+        self._local: BoolArray
+        # Raw scores of plugins that need not be asked about all rows again; None until somebody asks for totals.
+        self._raw: list[tuple[Scorer, IntArray]] | None = None
+        self._plain: IntArray
+        self._relative: IntArray
+        # The totals but for scores that depend on the whole cluster; None when they have to be summed up again.
+        self._base: IntArray | None = None
+        self._prepare(pod)
         self._evaluate(pod)
-
-    def refresh(self, pod: PodInfo) -> None:
-        """Bring the answers up to date with the cluster. Raises PluginError; discard the evaluation then."""
-        state = self._state
-        # Reading a long journal costs more than asking about all rows again.
-        is_recent = state.pod_generation - self._pod_generation <= state.height
-        touched = state.touched_since(self._pod_generation) if is_recent else None
-        if (
-            touched is None
-            or self._node_generation != state.node_generation
-            or self._nodes.size != state.height
-            or len(touched) * 4 > state.height + 16
-            or (touched and self._profile.has_cluster_scope)
-        ):
-            self._evaluate(pod)
-        elif touched:
-            self._correct(pod, touched)
-
-    def _view(self) -> NodeView:
-        names = self.preparation.names
-        if names is None:
-            return NodeView(self._state)
-        if self.preparation.rejected is not None:
-            return NodeView(self._state, np.array([], dtype=np.intp))
-        rows = sorted(row for name in names if (row := self._state.rows.get(name)) is not None)
-        return NodeView(self._state, np.array(rows, dtype=np.intp))
 
     @property
     def is_confined(self) -> bool:
         """Whether the Pod looks at some nodes only; such answers are few and not worth keeping."""
         return self.preparation.names is not None or self.preparation.rejected is not None
 
-    def context(self, pod: PodInfo) -> Context:
-        """A context over the evaluated nodes, to diagnose with."""
-        return Context(pod, self._nodes, self._data)
+    def context(self, pod: PodInfo, feasible: BoolArray | None = None) -> Context:
+        """A context over the evaluated nodes."""
+        ctx = Context(pod, self.nodes, self.data)
+        if feasible is not None:
+            ctx.feasible = feasible
+        return ctx
+
+    def refresh(self, pod: PodInfo) -> None:
+        """Bring the answers up to date with the cluster. Raises PluginError; discard the evaluation then."""
+        state = self._state
+        if self._world_generation != state.world_generation:
+            self._prepare(pod)
+            self._evaluate(pod)
+            return
+        if self._node_generation != state.node_generation or self.nodes.size != state.height:
+            self._evaluate(pod)
+            return
+        passed = state.pod_generation - self._pod_generation
+        if not passed:
+            return
+        # Reading a long journal costs more than asking about all rows again.
+        touched = state.touched_since(self._pod_generation) if passed <= state.height else None
+        if touched is None or len(touched) * 4 > state.height + 16:
+            self._evaluate(pod)
+        else:
+            self._correct(pod, touched)
+
+    def totals(self, pod: PodInfo, feasible: BoolArray | None = None) -> IntArray:
+        """Weighted sums, INFEASIBLE where a filter objects; with `feasible`, as if only those nodes had passed.
+
+        Read-only. Raises PluginError.
+        """
+        if feasible is not None:
+            base = self._sum(pod, feasible)
+        else:
+            feasible = self.feasible
+            if self._base is None:
+                self._base = self._sum(pod, feasible)
+            base = self._base
+        wide = self._score_widely(pod, feasible)
+        return base if wide is None else np.where(feasible, base + wide, INFEASIBLE)
+
+    # --- preparing -----------------------------------------------------------------------------------------------
+
+    def _prepare(self, pod: PodInfo) -> None:
+        self._world_generation = self._state.world_generation
+        self.data.clear()
+        whole = Context(pod, NodeView(self._state), self.data)
+        self.preparation: Preparation = cycle.prepare(self._profile, whole)
 
     # --- all rows ------------------------------------------------------------------------------------------------
 
@@ -85,119 +137,101 @@ class Evaluation:
         state = self._state
         self._node_generation = state.node_generation
         self._pod_generation = state.pod_generation
-        self._nodes = NodeView(state) if not self.is_confined else self._view()
-        ctx = self.context(pod)
-        by_nodes = [p for p in self._profile.filters if p.scope == Scope.NODES]
-        by_pods = [p for p in self._profile.filters if p.scope != Scope.NODES]
-        self._by_pods = by_pods
+        self.nodes = cycle.confined_view(state, self.preparation)
+        self._raw = None
+        self._base = None
         if self.preparation.rejected is not None:
-            self._static: BoolArray = np.zeros(len(self._nodes), dtype=np.bool_)
-            self._feasible = self._static
-        else:
-            self._static = cycle.run_filters(by_nodes, ctx)
-            self._feasible = self._static & cycle.run_filters(by_pods, ctx)
-        self._score(ctx)
-
-    def _score(self, ctx: Context) -> None:
-        ctx.feasible = self._feasible
-        self._raw = []
-        size = len(self._nodes)
-        self._plain: IntArray = np.zeros(size, dtype=np.int64)
-        if not self._feasible.any():
-            self._relative = self._plain
-            self.totals: IntArray = np.full(size, INFEASIBLE, dtype=np.int64)
+            self._static = np.zeros(len(self.nodes), dtype=np.bool_)
+            self._local = self.feasible = self._static
             return
-        for scorer in self._profile.scorers:
-            raw = cycle.run_score(scorer, ctx)
-            if raw is not None:
-                # Rows of the others are corrected in place, and the plugin may keep the array it returned.
-                self._raw.append((scorer, raw if scorer.plugin.scope == Scope.NODES else raw.copy()))
-                if not scorer.normalizes:
-                    self._plain += cycle.normalize(scorer, ctx, raw) * scorer.weight
-        self._sum(ctx)
+        ctx = self.context(pod)
+        self._static = cycle.run_filters(self._filters.static, ctx)
+        self._local = self._static & cycle.run_filters(self._filters.local, ctx)
+        self.feasible = self._local
+        self._ask_widely(pod)
 
-    def _sum(self, ctx: Context) -> None:
-        """Totals from plain scores, which stand for themselves, and relative ones, which depend on all nodes."""
-        self._relative = np.zeros(len(self._nodes), dtype=np.int64)
-        for scorer, raw in self._raw:
-            if scorer.normalizes:
-                self._relative += cycle.normalize(scorer, ctx, raw) * scorer.weight
-        self.totals = np.where(self._feasible, self._plain + self._relative, INFEASIBLE)
+    def _ask_widely(self, pod: PodInfo) -> bool:
+        """Ask the filters that look at the whole cluster. True when feasibility may have changed by them."""
+        before = self.feasible
+        self.feasible = self._local
+        for plugin in self._filters.wide:
+            result = cycle.run_filter(plugin, self.context(pod))
+            if result is not None:
+                self.feasible = self.feasible & result.ok
+        if self.feasible is self._local:
+            return before is not self._local
+        return not np.array_equal(before, self.feasible)
 
     # --- touched rows --------------------------------------------------------------------------------------------
 
     def _correct(self, pod: PodInfo, touched: set[int]) -> None:
         state = self._state
         self._pod_generation = state.pod_generation
-        rows: Any = np.fromiter(touched, dtype=np.intp, count=len(touched))
-        nodes = NodeView(state, rows)
-        ctx = Context(pod, nodes, self._data)
-        feasible = self._static[rows] & cycle.run_filters(self._by_pods, ctx)
-        had_any = bool(self._raw)
-        changed = bool((feasible != self._feasible[rows]).any())
-        self._feasible[rows] = feasible
-        if not had_any:
-            # Nothing was feasible when the scores were due, so there are none to correct.
-            if changed:
-                self._score(self.context(pod))
-            return
-        ctx.feasible = feasible
-        relative_changed = self._correct_scores(ctx, rows)
-        if changed or relative_changed:
-            whole = self.context(pod)
-            whole.feasible = self._feasible
-            self._sum(whole)
+        rows: RowArray = np.fromiter(touched, dtype=np.intp, count=len(touched))
+        ctx = Context(pod, NodeView(state, rows), self.data)
+        local = self._static[rows] & cycle.run_filters(self._filters.local, ctx)
+        changed = bool((local != self._local[rows]).any())
+        self._local[rows] = local
+        changed |= self._ask_widely(pod)
+        if self._raw is not None:
+            ctx.feasible = self.feasible[rows]
+            changed |= self._correct_scores(ctx, rows)
+        if changed or self._base is None:
+            self._base = None  # summed up when somebody asks: a Pod that fits nowhere never does
         else:
-            self.totals[rows] = np.where(feasible, self._plain[rows] + self._relative[rows], INFEASIBLE)
+            sums = self._plain[rows] + self._relative[rows]
+            self._base[rows] = np.where(self.feasible[rows], sums, INFEASIBLE)
 
-    def _correct_scores(self, ctx: Context, rows: Any) -> bool:
+    def _correct_scores(self, ctx: Context, rows: RowArray) -> bool:
+        """Ask again at the touched rows. True when scores relative to other nodes may have changed."""
+        assert self._raw is not None
         relative_changed = False
         plain = np.zeros(len(ctx.nodes), dtype=np.int64)
         for scorer, raw in self._raw:
-            if scorer.plugin.scope != Scope.NODES:
+            if scorer.plugin.scope == Scope.NODE_PODS:
                 fresh = cycle.run_score(scorer, ctx)
                 raw[rows] = 0 if fresh is None else fresh
                 relative_changed |= scorer.normalizes
             if not scorer.normalizes:
-                plain += raw[rows] * scorer.weight
+                plain += cycle.normalize(scorer, ctx, raw[rows]) * scorer.weight
         self._plain[rows] = plain
         return relative_changed
 
+    # --- sums ----------------------------------------------------------------------------------------------------
 
-class Evaluator:
-    """Finds nodes for Pods of one profile; remembers the answers for the `size` most recent signatures."""
+    def _sum(self, pod: PodInfo, feasible: BoolArray) -> IntArray:
+        """Plain scores, which stand for themselves, and relative ones, which depend on all feasible nodes."""
+        ctx = self.context(pod, feasible)
+        if self._raw is None:
+            self._score(ctx)
+            assert self._raw is not None
+        relative = np.zeros(len(self.nodes), dtype=np.int64)
+        for scorer, raw in self._raw:
+            if scorer.normalizes:
+                relative += cycle.normalize(scorer, ctx, raw) * scorer.weight
+        self._relative = relative
+        return np.where(feasible, self._plain + relative, INFEASIBLE)
 
-    def __init__(self, profile: Profile, state: ClusterState, size: int = 16) -> None:
-        self.profile = profile
-        self._state = state
-        self._size = size
-        self._kept: OrderedDict[Hashable, Evaluation] = OrderedDict()
-        self._turn = 0
+    def _score(self, ctx: Context) -> None:
+        self._raw = []
+        self._plain = np.zeros(len(self.nodes), dtype=np.int64)
+        for scorer in (*self._scorers.static, *self._scorers.local):
+            raw = cycle.run_score(scorer, ctx)
+            if raw is None:
+                continue
+            # Rows of the others are corrected in place, and the plugin may keep the array it returned.
+            self._raw.append((scorer, raw if scorer.plugin.scope == Scope.NODES else raw.copy()))
+            if not scorer.normalizes:
+                self._plain += cycle.normalize(scorer, ctx, raw) * scorer.weight
 
-    def place(self, pod: PodInfo) -> Placement | Diagnosis:
-        """The best node for the Pod, or why there is none. Changes nothing. Raises PluginError."""
-        if not self._state.node_count:
-            return Diagnosis(0)
-        signature = pod.signature(self.profile.reads)
-        evaluation = self._kept.pop(signature, None)
-        if evaluation is None:
-            evaluation = Evaluation(self.profile, self._state, pod)
-        else:
-            evaluation.refresh(pod)  # when this raises, the evaluation is gone from the cache, as it must be
-        if not evaluation.is_confined:
-            self._kept[signature] = evaluation
-            if len(self._kept) > self._size:
-                self._kept.popitem(last=False)
-        return self._choose(evaluation, pod)
-
-    def _choose(self, evaluation: Evaluation, pod: PodInfo) -> Placement | Diagnosis:
-        totals = evaluation.totals
-        best = totals.max(initial=INFEASIBLE)
-        if best == INFEASIBLE:
-            return cycle.diagnose(self.profile, evaluation.context(pod), evaluation.preparation)
-        # Equally good nodes take turns: Pods that barely change a score would otherwise pile up on the first.
-        ties = np.flatnonzero(totals == best)
-        self._turn += 1
-        nodes = evaluation.context(pod).nodes
-        name = nodes.name(int(ties[self._turn % len(ties)]))
-        return Placement(name, len(nodes), int(np.count_nonzero(totals != INFEASIBLE)))
+    def _score_widely(self, pod: PodInfo, feasible: BoolArray) -> IntArray | None:
+        total: IntArray | None = None
+        ctx: Context | None = None
+        for scorer in self._scorers.wide:
+            if ctx is None:
+                ctx = self.context(pod, feasible)
+            raw = cycle.run_score(scorer, ctx)
+            if raw is not None:
+                part = cycle.normalize(scorer, ctx, raw) * scorer.weight
+                total = part if total is None else total + part
+        return total

@@ -25,9 +25,21 @@ class Event(enum.Flag):
     POD_SCALE_DOWN = enum.auto()
     # The waiting Pod itself was changed:
     POD_SPEC = enum.auto()
+    # Namespaces and what is behind volumes:
+    NAMESPACE = enum.auto()
+    CLAIM = enum.auto()
+    VOLUME = enum.auto()
+    STORAGE_CLASS = enum.auto()
+    CSI_NODE = enum.auto()
+    CSI_DRIVER = enum.auto()
+    STORAGE_CAPACITY = enum.auto()
+    ATTACHMENT_DELETE = enum.auto()
+    # A waiting Pod of the same gang appeared:
+    GANG_MEMBER = enum.auto()
 
     NODE_ANY = NODE_ADD | NODE_DELETE | NODE_ALLOCATABLE | NODE_LABEL | NODE_TAINT | NODE_OTHER
-    ANY = NODE_ANY | POD_ADD | POD_DELETE | POD_LABEL | POD_SCALE_DOWN | POD_SPEC
+    STORAGE_ANY = CLAIM | VOLUME | STORAGE_CLASS | CSI_NODE | CSI_DRIVER | STORAGE_CAPACITY | ATTACHMENT_DELETE
+    ANY = NODE_ANY | POD_ADD | POD_DELETE | POD_LABEL | POD_SCALE_DOWN | POD_SPEC | NAMESPACE | STORAGE_ANY
 
 
 def node_events(old: Node | None, new: Node | None) -> Event:

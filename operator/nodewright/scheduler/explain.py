@@ -81,7 +81,7 @@ def explain(profile: Profile, state: ClusterState, pod: PodInfo, bound_to: str =
     whole = NodeView(state)
     data: dict[str, Any] = {}
     preparation = cycle.prepare(profile, Context(pod, whole, data))
-    ctx = Context(pod, _confined(state, preparation), data)
+    ctx = Context(pod, cycle.confined_view(state, preparation), data)
     failures: list[Failure] = []
     scored: list[Scored] = []
     if preparation.rejected is None:
@@ -101,7 +101,7 @@ def explain(profile: Profile, state: ClusterState, pod: PodInfo, bound_to: str =
     elif not state.node_count:
         message = Diagnosis(0).message()
     else:
-        message = cycle.diagnose(profile, ctx, preparation).message()
+        message = cycle.diagnose(state, preparation, failures, int(ctx.nodes.present.sum())).message()
     ordered = sorted(verdicts.values(), key=lambda v: (not v.fits, -(v.total or 0), v.node))
     return Explanation(pod.key, pod.spec.scheduler_name, _state_of(pod, bound_to, gates), bound_to, message, ordered)
 
@@ -112,13 +112,6 @@ def _state_of(pod: PodInfo, bound_to: str, gates: list[str]) -> str:
     if gates:
         return f"waiting for scheduling gates: [{' '.join(gates)}]"
     return "pending" if pod.uid else "hypothetical"
-
-
-def _confined(state: ClusterState, preparation: Preparation) -> NodeView:
-    if preparation.names is None:
-        return NodeView(state)
-    rows = sorted(row for name in preparation.names if (row := state.rows.get(name)) is not None)
-    return NodeView(state, np.array(rows, dtype=np.intp))
 
 
 def _left_out(state: ClusterState, preparation: Preparation) -> dict[str, NodeVerdict]:

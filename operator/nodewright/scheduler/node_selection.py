@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .objects import NodeSelector, NodeSelectorTerm, Requirement
+from .objects import NodeSelector, NodeSelectorTerm, PodSpec, Requirement
 from .state import NodeView
 from .state.arrays import BoolArray
 from .state.columns import ABSENT, parse_int64
@@ -29,6 +29,15 @@ def match_selector(nodes: NodeView, selector: NodeSelector) -> BoolArray:
     mask = np.zeros(len(nodes), dtype=np.bool_)
     for term in selector.node_selector_terms:
         mask |= match_term(nodes, term)
+    return mask
+
+
+def match_required(nodes: NodeView, spec: PodSpec) -> BoolArray:
+    """Where a Pod's `nodeSelector` and required node affinity hold (upstream: RequiredNodeAffinity)."""
+    mask = match_labels(nodes, spec.node_selector) if spec.node_selector else _everywhere(nodes)
+    affinity = spec.affinity.node_affinity if spec.affinity else None
+    if affinity is not None and affinity.required is not None:
+        mask &= match_selector(nodes, affinity.required)
     return mask
 
 

@@ -9,12 +9,24 @@ from __future__ import annotations
 
 import msgspec
 
+from nodewright.kube.api.meta import LabelSelector
+
 # A resource name to a quantity as the API prints it ("100m", "1Gi").
 Quantities = dict[str, str]
 
 
 class Lean(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Base of the projections: camelCase on the wire, defaults left out when encoded."""
+
+
+class OwnerReference(Lean):
+    """An owner; the one with `controller` set decides for default spreading."""
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool = False
 
 
 class ObjectMeta(Lean):
@@ -29,6 +41,7 @@ class ObjectMeta(Lean):
     deletion_timestamp: str | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    owner_references: list[OwnerReference] = []
 
 
 class ResourceRequirements(Lean):
@@ -101,10 +114,56 @@ class NodeAffinity(Lean):
     )
 
 
+class PodAffinityTerm(Lean):
+    """A set of Pods, and the label that says what counts as being in the same place as one of them.
+
+    matchLabelKeys and mismatchLabelKeys are not named: the API server merges them into `label_selector`.
+    """
+
+    label_selector: LabelSelector | None = None
+    namespaces: list[str] = []
+    topology_key: str = ""
+    # None: the Pod's own namespace (and `namespaces`); empty: all namespaces.
+    namespace_selector: LabelSelector | None = None
+
+
+class WeightedPodAffinityTerm(Lean):
+    """A term that adds its weight (1..100) per matching Pod, or takes it away."""
+
+    weight: int = 0
+    pod_affinity_term: PodAffinityTerm = msgspec.field(default_factory=PodAffinityTerm)
+
+
+class PodAffinity(Lean):
+    """Required and preferred terms of podAffinity, or of podAntiAffinity."""
+
+    required: list[PodAffinityTerm] = msgspec.field(
+        default_factory=list, name="requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    preferred: list[WeightedPodAffinityTerm] = msgspec.field(
+        default_factory=list, name="preferredDuringSchedulingIgnoredDuringExecution"
+    )
+
+
 class Affinity(Lean):
-    """The affinity of a Pod; Pod affinity joins when its plugin does."""
+    """The affinity of a Pod."""
 
     node_affinity: NodeAffinity | None = None
+    pod_affinity: PodAffinity | None = None
+    pod_anti_affinity: PodAffinity | None = None
+
+
+class TopologySpreadConstraint(Lean):
+    """How evenly matching Pods are spread over the values of a node label."""
+
+    max_skew: int = 1
+    topology_key: str = ""
+    when_unsatisfiable: str = "DoNotSchedule"
+    label_selector: LabelSelector | None = None
+    min_domains: int | None = None
+    node_affinity_policy: str | None = None
+    node_taints_policy: str | None = None
+    match_label_keys: list[str] = []
 
 
 class ImageVolume(Lean):
@@ -113,10 +172,71 @@ class ImageVolume(Lean):
     reference: str = ""
 
 
-class Volume(Lean):
-    """What of a volume takes part. Its name does not (it is random for projected tokens)."""
+class ClaimVolume(Lean):
+    """A PersistentVolumeClaim of the Pod's namespace."""
 
+    claim_name: str = ""
+    read_only: bool = False
+
+
+class EphemeralVolume(Lean):
+    """A claim that is made for the Pod, named `POD-VOLUME`."""
+
+
+class GCEDisk(Lean):
+    """A disk that one node may write, or many may read."""
+
+    pd_name: str = ""
+    read_only: bool = False
+
+
+class AWSDisk(Lean):
+    """A volume that one node may hold."""
+
+    volume_id: str = msgspec.field(default="", name="volumeID")
+    read_only: bool = False
+
+
+class ISCSIDisk(Lean):
+    """An iSCSI target: the qualified name tells two apart."""
+
+    iqn: str = ""
+    read_only: bool = False
+
+
+class RBDImage(Lean):
+    """A Ceph image: monitors, pool and image tell two apart."""
+
+    monitors: list[str] = []
+    image: str = ""
+    pool: str = ""
+    read_only: bool = False
+
+
+class Volume(Lean):
+    """What of a volume takes part. The name matters for ephemeral claims only; it is dropped elsewhere (see pods)."""
+
+    name: str = ""
     image: ImageVolume | None = None
+    persistent_volume_claim: ClaimVolume | None = None
+    ephemeral: EphemeralVolume | None = None
+    gce_persistent_disk: GCEDisk | None = None
+    aws_elastic_block_store: AWSDisk | None = None
+    iscsi: ISCSIDisk | None = None
+    rbd: RBDImage | None = None
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether any rule of scheduling reads this volume."""
+        return (
+            self.image is not None
+            or self.persistent_volume_claim is not None
+            or self.ephemeral is not None
+            or self.gce_persistent_disk is not None
+            or self.aws_elastic_block_store is not None
+            or self.iscsi is not None
+            or self.rbd is not None
+        )
 
 
 class SchedulingGate(Lean):
@@ -131,6 +251,8 @@ class PodSpec(Lean):
     node_name: str = ""
     scheduler_name: str = ""
     priority: int = 0
+    # "" reads as PreemptLowerPriority.
+    preemption_policy: str = ""
     containers: list[Container] = []
     init_containers: list[Container] = []
     overhead: Quantities = {}
@@ -138,6 +260,7 @@ class PodSpec(Lean):
     node_selector: dict[str, str] = {}
     affinity: Affinity | None = None
     tolerations: list[Toleration] = []
+    topology_spread_constraints: list[TopologySpreadConstraint] = []
     scheduling_gates: list[SchedulingGate] = []
     volumes: list[Volume] = []
 
@@ -164,6 +287,7 @@ class PodStatus(Lean):
 
     phase: str = ""
     nominated_node_name: str = ""
+    start_time: str | None = None
     conditions: list[Condition] = []
     container_statuses: list[ContainerStatus] = []
     init_container_statuses: list[ContainerStatus] = []
@@ -222,3 +346,66 @@ class Node(Lean):
     def key(self) -> str:
         """The node's name."""
         return self.metadata.name
+
+
+class ServiceSpec(Lean):
+    """The Pods that a Service is for."""
+
+    selector: dict[str, str] = {}
+
+
+class Service(Lean):
+    """A Service, projected."""
+
+    metadata: ObjectMeta
+    spec: ServiceSpec = msgspec.field(default_factory=ServiceSpec)
+
+
+class OwnerSpec(Lean):
+    """The Pods that a controller owns: a LabelSelector, or in a ReplicationController plain labels."""
+
+    selector: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class SelectorOwner(Lean):
+    """A ReplicaSet, StatefulSet or ReplicationController, projected."""
+
+    metadata: ObjectMeta
+    spec: OwnerSpec = msgspec.field(default_factory=OwnerSpec)
+
+    @property
+    def label_selector(self) -> LabelSelector | None:
+        """The selector; None where there is none."""
+        raw = msgspec.json.decode(self.spec.selector)
+        if not raw:
+            return None
+        if "matchLabels" not in raw and "matchExpressions" not in raw:
+            return LabelSelector(match_labels=raw)
+        return msgspec.convert(raw, LabelSelector)
+
+
+class Namespace(Lean):
+    """A Namespace, projected."""
+
+    metadata: ObjectMeta
+
+
+class DisruptedPods(Lean):
+    """How many Pods a budget lets go now, and those that are on their way already."""
+
+    disruptions_allowed: int = 0
+    disrupted_pods: dict[str, str] = {}
+
+
+class BudgetSpec(Lean):
+    """The Pods that a budget protects."""
+
+    selector: LabelSelector | None = None
+
+
+class DisruptionBudget(Lean):
+    """A PodDisruptionBudget, projected."""
+
+    metadata: ObjectMeta
+    spec: BudgetSpec = msgspec.field(default_factory=BudgetSpec)
+    status: DisruptedPods = msgspec.field(default_factory=DisruptedPods)

@@ -25,9 +25,11 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
+from nodewright.kube.client import Client
+
 from .events import Event
 from .pods import PodInfo, PodPart
-from .state import NodeView
+from .state import ClusterState, NodeView
 from .state.arrays import BoolArray, IntArray
 
 MAX_SCORE = 100
@@ -121,6 +123,33 @@ class Plugin:
     def normalize(self, ctx: Context, scores: IntArray) -> IntArray:
         """Bring scores into 0..100 once those of all nodes are known. Only `ctx.feasible` nodes count."""
         return scores
+
+    def wakes(self, waiting: PodInfo, kind: Event, other: PodInfo, state: ClusterState) -> bool:
+        """Whether what happened to another, placed Pod (one of the POD_ events) may help one that this plugin rejected.
+
+        A closer look than `events` takes; a wrong yes costs an attempt, a wrong no up to five minutes of waiting.
+        """
+        return True
+
+    def shares(self, pod: PodInfo) -> bool:
+        """Whether the answers for this Pod may be kept for others of the same signature (see `reads`)."""
+        return True
+
+    def reserve(self, pod: PodInfo, node: str, state: ClusterState) -> None:
+        """The Pod goes to this node: hold what it needs beyond room. Raise to refuse; the attempt then fails.
+
+        Called in the cycle, before the binding. Must hold nothing when it raises.
+        """
+
+    def unreserve(self, pod: PodInfo, node: str, state: ClusterState) -> None:
+        """The binding failed: give back what `reserve` held. Must not raise, and may be called twice."""
+
+    def wants_pre_bind(self, pod: PodInfo) -> bool:
+        """Whether `pre_bind` has anything to do for this Pod."""
+        return True
+
+    async def pre_bind(self, pod: PodInfo, node: str, state: ClusterState, client: Client) -> None:
+        """What must be written to the API before the binding. Raise to give up: the Pod is tried again."""
 
     @classmethod
     def extends(cls, point: str) -> bool:

@@ -16,7 +16,7 @@ from nodewright.kube.resources import SCHEDULERPROFILES
 from nodewright.kube.times import now_rfc3339
 
 from .objects import Lean, ObjectMeta
-from .profile import Profile, ProfileConfig, ProfileError
+from .profile import Profile, ProfileError, config_from_json
 from .registry import Registry
 
 log = logging.getLogger(__name__)
@@ -99,9 +99,8 @@ class ProfileSet:
         if known is not None and known[0] == generation:
             return known[1], Verdict(True, "Served", _served(known[1]))
         try:
-            config = msgspec.json.decode(item.spec, type=ProfileConfig)
-            profile = Profile(config, self._registry)
-        except (msgspec.ValidationError, ProfileError) as error:
+            profile = Profile(config_from_json(item.spec), self._registry)
+        except ProfileError as error:
             text = f"spec: {error}"
             if known is not None:
                 text += f" (generation {known[0]} goes on being served)"

@@ -38,8 +38,11 @@ class QueuedPod(msgspec.Struct, eq=False):
     attempts: int = 0
     unschedulable_count: int = 0
     error_count: int = 0
-    # The events that make another try worthwhile.
+    # The events that make another try worthwhile, and the plugins that said so.
     wakers: Event = Event.NONE
+    plugins: frozenset[str] = frozenset()
+    # Kept back until something that this process does is done, as if gated.
+    held: bool = False
     place: Place | None = None
     # Told apart from older entries for the same Pod that are still in a heap.
     token: int = 0
@@ -100,7 +103,7 @@ class SchedulingQueue:
         if queued is None:
             queued = QueuedPod(pod, self._clock())
         queued.pod = pod
-        if pod.spec.scheduling_gates:
+        if queued.held or pod.spec.scheduling_gates:
             self._move(queued, "gated", "PodAdd")
         else:
             self._requeue(queued, "PodAdd")
@@ -111,7 +114,7 @@ class SchedulingQueue:
         if queued is None:
             return
         queued.pod = pod
-        gated = bool(pod.spec.scheduling_gates)
+        gated = queued.held or bool(pod.spec.scheduling_gates)
         if gated != (queued.place == "gated"):
             self._move(queued, "gated" if gated else "active", "PodUpdate")
 
@@ -130,23 +133,59 @@ class SchedulingQueue:
         """
         self.flush()
         queued = self._take(self._active, "active") or self._take(self._backoff, "backoff")
-        if queued is None:
+        if queued is not None:
+            self._hand_out(queued)
+        return queued
+
+    def take(self, uid: str) -> QueuedPod | None:
+        """Take a certain Pod, wherever it waits, to be tried together with another; not one that a gate holds."""
+        queued = self._pods.get(uid)
+        if queued is None or queued.place == "gated":
             return None
-        now = self._clock()
+        self._hand_out(queued)
+        return queued
+
+    def _hand_out(self, queued: QueuedPod) -> None:
         self._pods.pop(queued.pod.uid)
         self._leave(queued)
         queued.attempts += 1
         if queued.first_attempt is None:
-            queued.first_attempt = now
-        return queued
+            queued.first_attempt = self._clock()
 
-    def put_unschedulable(self, queued: QueuedPod, wakers: Event) -> None:
+    def put_unschedulable(self, queued: QueuedPod, wakers: Event, plugins: Iterable[str] = ()) -> None:
         """No node fits: wait for one of the events. Without any to wait for, wait for the backoff alone."""
         queued.unschedulable_count += 1
         queued.error_count = 0
         queued.timestamp = self._clock()
         queued.wakers = wakers
+        queued.plugins = frozenset(plugins)
         self._move(queued, "unschedulable" if wakers else "backoff", "ScheduleAttemptFailure")
+
+    def hold(self, uid: str) -> None:
+        """Keep a waiting Pod back until `release`, whatever happens meanwhile."""
+        queued = self._pods.get(uid)
+        if queued is not None and not queued.held:
+            queued.held = True
+            self._move(queued, "gated", "Hold")
+
+    def release(self, uid: str, *, wait: bool) -> None:
+        """Keep the Pod back no longer: with `wait` it waits for the events that it waited for, else it is tried."""
+        queued = self._pods.get(uid)
+        if queued is None or not queued.held:
+            return
+        queued.held = False
+        if queued.pod.spec.scheduling_gates:
+            return
+        if wait and queued.wakers:
+            self._move(queued, "unschedulable", "Release")
+        else:
+            self._requeue(queued, "Release")
+
+    def activate(self, uid: str) -> None:
+        """Try a waiting Pod again as soon as its backoff allows."""
+        queued = self._pods.get(uid)
+        if queued is not None and queued.place == "unschedulable":
+            self._requeue(queued, "Activate")
 
     def put_error(self, queued: QueuedPod) -> None:
         """Something went wrong that is not the cluster's state: try again after backoff."""
@@ -154,9 +193,14 @@ class SchedulingQueue:
         queued.timestamp = self._clock()
         self._move(queued, "backoff", "ScheduleAttemptFailure")
 
-    def on_event(self, kinds: Event) -> bool:
-        """Something happened: the Pods that wait for it may be tried again. True when there were any."""
+    def on_event(self, kinds: Event, helps: Callable[[QueuedPod], bool] | None = None) -> bool:
+        """Something happened: the Pods that wait for it may be tried again. True when there were any.
+
+        `helps` looks closer: whether it makes a difference to that Pod.
+        """
         woken = [q for wakers, pods in self._unschedulable.items() if wakers & kinds for q in pods.values()]
+        if helps is not None:
+            woken = [queued for queued in woken if helps(queued)]
         self._requeue_all(woken, "ClusterEvent")
         return bool(woken)
 

@@ -7,7 +7,7 @@ import functools
 import gc
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from nodewright.kube.cache import WatchCache
@@ -16,16 +16,21 @@ from nodewright.kube.resources import NODES, PODS
 
 from . import metrics
 from .announcer import Announcer
+from .attempts import Attempt
 from .binder import Binder, Binding, BindResult
 from .conditions import SCHEDULER_ERROR, UNSCHEDULABLE, ConditionWriter, Refusal
-from .core import Attempt, SchedulerCore
+from .core import SchedulerCore
 from .diagnosis import Diagnosis, truncate_note
-from .evaluation import Placement
+from .evaluator import Placement
 from .objects import Node, Pod
 from .plugin import PluginError
 from .pods import PodInfo
+from .pre_binding import PreBinding
+from .preemption.choice import Candidate
+from .preemption.evictor import Evictor
 from .profile import Profile
 from .queue import Place, SchedulingQueue
+from .surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +57,10 @@ class Scheduler:
         *,
         identity: str,
         warn: Warn,
+        evicted: Callable[[PodInfo, PodInfo, str], None],
         in_flight: int = 32,
     ) -> None:
+        """`evicted(victim, preemptor, node)` posts an event about a victim."""
         self._work = asyncio.Event()
         self._warn = warn
         self.core = SchedulerCore(
@@ -66,7 +73,11 @@ class Scheduler:
         self.nodes = WatchCache(client, NODES, type=Node, name="scheduler-nodes")
         self.pods.add_handler(self._on_pod)
         self.nodes.add_handler(self.core.on_node)
+        self._surroundings = Surroundings(client, self.core)
         self.binder = Binder(client, self._settled, in_flight=in_flight)
+        self._pre_binding = PreBinding(client, self.core.state, self.binder.submit, self._not_bound)
+        self._evictor = Evictor(client, evicted)
+        self._evictions: set[asyncio.Task[None]] = set()
         self.announcer = Announcer(
             client, identity, is_busy=lambda: not self.binder.is_idle, wait_idle=self.binder.wait_idle
         )
@@ -76,19 +87,21 @@ class Scheduler:
     @property
     def has_synced(self) -> bool:
         """Whether all that exists is known."""
-        return self.nodes.has_synced and self.pods.has_synced
+        return self.nodes.has_synced and self.pods.has_synced and self._surroundings.has_synced
 
     async def follow(self) -> None:
         """Keep the picture of the cluster up to date until cancelled; a standby does this too."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.nodes.run())
             group.create_task(self.pods.run())
+            group.create_task(self._surroundings.run())
 
     async def schedule(self) -> None:
         """Place Pods until cancelled. Only the leader may do this; `follow` must be running."""
         # Bound Pods must all be counted before anything is placed.
         await self.nodes.wait_synced()
         await self.pods.wait_synced()
+        await self._surroundings.wait_synced()
         # What is known now mostly stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -109,10 +122,12 @@ class Scheduler:
         self._work.set()
 
     async def _finish(self) -> None:
-        """Let bindings under way end, and tell what was not told yet."""
+        """Let bindings and evictions under way end, and tell what was not told yet."""
+        await self._pre_binding.close()
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT):
                 await self.binder.wait_idle()
+                await asyncio.gather(*self._evictions)
                 await self.announcer.flush()
         except TimeoutError:
             log.warning("stopped with events unposted", extra={"events": len(self.announcer)})
@@ -152,11 +167,18 @@ class Scheduler:
         metrics.ALGORITHM_DURATION.observe(attempt.seconds)
         if isinstance(outcome, Placement):
             decided = time.monotonic() - attempt.seconds
-            self.binder.submit(Binding(attempt.queued, outcome.node, attempt.profile, decided))
+            binding = Binding(attempt.queued, outcome.node, attempt.profile, decided)
+            profile = self.core.profile(attempt.profile)
+            if profile is None:  # taken away this very moment
+                self.binder.submit(binding)
+            else:
+                self._pre_binding.start(attempt, binding, profile)
         elif isinstance(outcome, Diagnosis):
             for plugin in outcome.plugins:
                 metrics.UNSCHEDULABLE_PODS.labels(plugin, attempt.profile).inc()
             self._refuse(attempt, UNSCHEDULABLE, outcome.message(), "unschedulable")
+            if attempt.preemption is not None:
+                self._preempt(attempt, attempt.preemption)
         elif isinstance(outcome, PluginError):
             log.error("plugin failed", exc_info=outcome, extra={"pod": attempt.pod.key})
             self._refuse(attempt, SCHEDULER_ERROR, str(outcome), "error")
@@ -168,7 +190,19 @@ class Scheduler:
         metrics.ATTEMPT_DURATION.labels(result, attempt.profile).observe(attempt.seconds)
         log.debug("not placed", extra={"pod": attempt.pod.key, "why": message})
         self._warn(attempt.pod, attempt.profile, truncate_note(message))
-        self.conditions.write(Refusal(attempt.pod, reason, message))
+        self.conditions.write(Refusal(attempt.pod, reason, message, attempt.nominated))
+
+    def _preempt(self, attempt: Attempt, candidate: Candidate) -> None:
+        async def evict() -> None:
+            complete = False
+            try:
+                complete = await self._evictor.evict(candidate, attempt.pod, attempt.outranked)
+            finally:
+                self.core.evicted(attempt.pod.uid, complete=complete)
+
+        task = asyncio.get_running_loop().create_task(evict(), name=f"evictions for {attempt.pod.key}")
+        self._evictions.add(task)
+        task.add_done_callback(self._evictions.discard)
 
     # --- what comes back -----------------------------------------------------------------------------------------
 
@@ -192,10 +226,19 @@ class Scheduler:
             self._warn(pod, binding.profile, truncate_note(text))
             self.conditions.write(Refusal(pod, SCHEDULER_ERROR, text))
 
+    def _not_bound(self, binding: Binding, error: Exception) -> None:
+        """The Pod did not even get to its binding."""
+        pod = binding.queued.pod
+        self.core.bind_failed(binding.queued, retry=True)
+        metrics.SCHEDULE_ATTEMPTS.labels("error", binding.profile).inc()
+        self._warn(pod, binding.profile, truncate_note(str(error)))
+        self.conditions.write(Refusal(pod, SCHEDULER_ERROR, str(error)))
+
     def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
         self.core.on_pod(old, new)
         if old is not None and (new is None or (new.spec.node_name and not old.spec.node_name)):
             self.conditions.forget(old.metadata.uid)
+            self._pre_binding.forget(old.metadata.uid)
 
     def _observe_sizes(self) -> None:
         core = self.core

@@ -1,11 +1,11 @@
-"""FailedScheduling events, aggregated and limited by the recorder that all components share."""
+"""FailedScheduling and Preempted events, aggregated and limited by the recorder that all components share."""
 
 from __future__ import annotations
 
 import asyncio
 
 from nodewright.kube.client import Client
-from nodewright.kube.events import WARNING, EventRecorder, ObjectRef
+from nodewright.kube.events import NORMAL, WARNING, EventRecorder, ObjectRef
 
 from .pods import PodInfo
 
@@ -21,12 +21,22 @@ class Warnings:
 
     def warn(self, pod: PodInfo, profile: str, note: str) -> None:
         """Post a FailedScheduling event soon; returns at once. Call it in a running loop."""
+        self._recorder(profile).event(_reference(pod), WARNING, "FailedScheduling", note, action="Scheduling")
+
+    def evicted(self, victim: PodInfo, preemptor: PodInfo, node: str) -> None:
+        """Post a Preempted event about a victim, related to the Pod that it had to go for."""
+        note = f"Preempted by pod {preemptor.uid} on node {node}"
+        about, related = _reference(victim), _reference(preemptor)
+        recorder = self._recorder(preemptor.spec.scheduler_name)
+        recorder.event(about, NORMAL, "Preempted", note, action="Preempting", related=related)
+
+    def _recorder(self, profile: str) -> EventRecorder:
         recorder = self._recorders.get(profile)
         if recorder is None:
             recorder = EventRecorder(self._client, component=profile, instance=self._instance, series_api=True)
             self._recorders[profile] = recorder
             self._tasks.add(asyncio.get_running_loop().create_task(recorder.run(), name=f"events of {profile}"))
-        recorder.event(_reference(pod), WARNING, "FailedScheduling", note, action="Scheduling")
+        return recorder
 
     async def close(self) -> None:
         """Post what waits, within reason, and stop."""

@@ -16,7 +16,7 @@ from nodewright.controlplane.layout import Layout
 from nodewright.kube.client import Client
 from nodewright.kube.config import load
 from nodewright.kube.errors import NotFound
-from nodewright.kube.resources import EVENTS_V1, NAMESPACES, NODES, PODS, SERVICEACCOUNTS
+from nodewright.kube.resources import EVENTS_V1, NAMESPACES, NODES, PODS, SCHEDULERPROFILES, SERVICEACCOUNTS
 from nodewright.scheduler.process import Options, SchedulerProcess
 
 
@@ -149,3 +149,38 @@ async def start(lab: LocalCluster) -> AsyncIterator[Start]:
         task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(r, asyncio.CancelledError) or r is None for r in results), results
+
+
+Make = Callable[..., Awaitable[dict[str, object]]]
+
+
+@pytest.fixture
+async def profile(client: Client) -> AsyncIterator[Make]:
+    """Makes SchedulerProfiles, each for the schedulerName of its own name, and deletes them at the end."""
+    made: list[str] = []
+
+    async def make(name: str, **spec: object) -> dict[str, object]:
+        made.append(name)
+        body = {"metadata": {"name": name}, "spec": {"schedulerName": name, **spec}}
+        return await client.create(SCHEDULERPROFILES, body)
+
+    yield make
+    for name in made:
+        with contextlib.suppress(NotFound):
+            await client.delete(SCHEDULERPROFILES, name)
+
+
+async def verdict(client: Client, name: str, generation: int = 1) -> dict[str, str]:
+    """Wait for a profile's condition Accepted of this generation or a later one."""
+
+    async def check() -> dict[str, str] | None:
+        item = await client.get(SCHEDULERPROFILES, name)
+        conditions = item.get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == "Accepted" and c["observedGeneration"] >= generation), None)
+
+    return await eventually(check)
+
+
+def enabling(*names: str) -> dict[str, object]:
+    """A profile's `plugins` that enables these at all their extension points."""
+    return {"multiPoint": {"enabled": [{"name": name} for name in names]}}

@@ -47,6 +47,7 @@ async def test_a_pod_that_fits_nowhere_is_told_why_in_upstreams_words(space, sta
     condition = await space.refused("big")
     message = (
         "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable."
+        " no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
     assert (condition["reason"], condition["message"]) == ("Unschedulable", message)
     assert condition["observedGeneration"] == 1
@@ -239,7 +240,9 @@ async def test_a_plugin_of_another_package(space, start, quiet_package):
     assert await space.bound("light") == {"light": "quiet"}
     await space.pod("heavy", {"cpu": "2"})
     condition = await space.refused("heavy")
-    assert condition["message"] == "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) were too loud."
+    assert condition["message"].startswith(
+        "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) were too loud. no new claims to deallocate, preemption:"
+    )
 
 
 class Broken(Plugin):

@@ -50,12 +50,15 @@ def test_a_name_belongs_to_one_profile():
 
 
 def test_profile_warnings():
-    points = {"preFilter": {"enabled": [{"name": "X"}]}, "score": {"disabled": [{"name": "*"}]}, "bind": {}}
+    every = {"disabled": [{"name": "*"}]}
+    points = {"preScore": every, "score": every, "preEnqueue": {"enabled": [{"name": "SchedulingGates"}]}, "bind": {}}
+    points["multiPoint"] = {"disabled": [{"name": "SchedulingGates"}]}
     spec = {"schedulerName": "default-scheduler", "percentageOfNodesToScore": 5, "plugins": points}
     assert [w.partition(":")[0] for w in schedulerprofile.advise(spec)] == [
         "spec.schedulerName",
         "spec.percentageOfNodesToScore",
-        "spec.plugins.preFilter",
+        "spec.plugins.preScore.disabled",
+        "spec.plugins.multiPoint.disabled",
     ]
     assert schedulerprofile.advise({"schedulerName": "nodewright"}) == []
 

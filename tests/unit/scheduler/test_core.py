@@ -6,7 +6,7 @@ import pytest
 
 from nodewright.scheduler.core import SchedulerCore, Skipped
 from nodewright.scheduler.diagnosis import Diagnosis
-from nodewright.scheduler.evaluation import Placement
+from nodewright.scheduler.evaluator import Placement
 from nodewright.scheduler.plugin import FilterResult, Plugin, PluginError, Scope
 from nodewright.scheduler.profile import PluginRef, Plugins, PluginSet, Profile, ProfileConfig
 from nodewright.scheduler.queue import SchedulingQueue
@@ -264,7 +264,8 @@ def test_a_plugin_that_looks_at_the_whole_cluster_is_asked_anew_each_time(clock)
     core.on_pod(None, make_pod())
     core.on_pod(None, make_pod())
     assert isinstance(core.attempt().outcome, Placement)
-    assert core.attempt().outcome.message() == "0/20 nodes are available: 20 the cluster was not empty."
+    message = core.attempt().outcome.message()
+    assert message.startswith("0/20 nodes are available: 20 the cluster was not empty. ")
 
 
 def test_pods_of_other_schedulers_are_counted_and_never_placed(core):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodewright.scheduler.evaluation import Evaluator, Placement
+from nodewright.scheduler.evaluator import Evaluator, Placement
 from nodewright.scheduler.explain import Cluster, explain
 from nodewright.scheduler.profile import Profile
 from nodewright.scheduler.state import ClusterState
@@ -102,6 +102,6 @@ def test_the_decision_is_one_of_the_best_or_the_same_message(nodes, used, cpu):
         assert outcome.node in {v.node for v in answer.nodes if v.best}
         assert outcome.feasible == sum(v.fits for v in answer.nodes)
     else:
-        assert answer.message == outcome.message()
+        assert answer.message == outcome.diagnosis.message()
         assert not any(v.fits for v in answer.nodes)
     assert len(answer.nodes) == len(nodes)

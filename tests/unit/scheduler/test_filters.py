@@ -2,8 +2,7 @@
 
 import pytest
 
-from nodewright.scheduler.diagnosis import Diagnosis
-from nodewright.scheduler.evaluation import Evaluator, Placement
+from nodewright.scheduler.evaluator import Evaluator, Placement, Rejection
 from nodewright.scheduler.profile import Profile, profile_from_object
 from nodewright.scheduler.state import ClusterState
 from support.scheduler_builders import info, make_node, make_pod
@@ -23,8 +22,8 @@ def cluster(*nodes, pods=()):
 
 def message(state, pod, profile=None):
     outcome = Evaluator(profile or Profile(), state).place(info(pod))
-    assert isinstance(outcome, Diagnosis), outcome
-    return outcome.message()
+    assert isinstance(outcome, Rejection), outcome
+    return outcome.diagnosis.message()
 
 
 def fits(state, pod, profile=None):
@@ -157,11 +156,11 @@ def test_labels_of_nodes_that_change_or_come_later():
     state = cluster(make_node("a"))
     pod = make_pod(nodeSelector={"zone": "z1"})
     evaluator = Evaluator(Profile(), state)
-    assert isinstance(evaluator.place(info(pod)), Diagnosis)
+    assert isinstance(evaluator.place(info(pod)), Rejection)
     state.set_node(make_node("b", labels={"zone": "z1"}))
     assert evaluator.place(info(pod)).node == "b"
     state.set_node(make_node("b", labels={"zone": "z2"}))
-    assert isinstance(evaluator.place(info(pod)), Diagnosis)
+    assert isinstance(evaluator.place(info(pod)), Rejection)
 
 
 def test_pods_pinned_by_name_are_compared_with_that_node_alone():

@@ -1,30 +1,26 @@
-"""Profiles: upstream's merge rules, and errors that name the field."""
+"""Profiles: upstream's merge rules, and what each extension point does."""
 
-import msgspec
 import pytest
 
+from nodewright.scheduler import cycle
 from nodewright.scheduler.events import Event
-from nodewright.scheduler.objects import ObjectMeta
-from nodewright.scheduler.plugin import Plugin
+from nodewright.scheduler.plugin import (
+    Context,
+    FilterResult,
+    OnlyNodes,
+    Plugin,
+    PluginError,
+    Rejected,
+    Scope,
+)
+from nodewright.scheduler.pods import PodPart
 from nodewright.scheduler.profile import Profile, ProfileError, profile_from_object
-from nodewright.scheduler.profiles import ProfileSet, SchedulerProfile, Verdict, status_patch
-from nodewright.scheduler.registry import Registry
+from nodewright.scheduler.registry import DEFAULT_PLUGINS, Registry
+from nodewright.scheduler.state import ClusterState, NodeView
+from support.scheduler_builders import info, make_node, make_pod
 
-FILTERS = [
-    "NodeUnschedulable",
-    "NodeName",
-    "TaintToleration",
-    "NodeAffinity",
-    "NodePorts",
-    "NodeResourcesFit",
-]
-SCORES = {
-    "TaintToleration": 3,
-    "NodeAffinity": 2,
-    "NodeResourcesFit": 1,
-    "NodeResourcesBalancedAllocation": 1,
-    "ImageLocality": 1,
-}
+FILTERS = [cls.name for cls in DEFAULT_PLUGINS if cls.extends("filter")]
+SCORES = {cls.name: cls.weight for cls in DEFAULT_PLUGINS if cls.extends("score")}
 
 
 class Extra(Plugin):
@@ -38,8 +34,63 @@ class Extra(Plugin):
         return None
 
 
+class Scoring(Plugin):
+    """Finds out in `prepare` what `score` needs, and would keep the Pod away."""
+
+    name = "Scoring"
+    scope = Scope.NODES
+
+    def prepare(self, ctx):
+        ctx.data[self.name] = 5
+        return OnlyNodes({"elsewhere"})
+
+    def filter(self, ctx):
+        return FilterResult(ctx.nodes.present & (ctx.data[self.name] == 0), "no")
+
+    def score(self, ctx):
+        return ctx.nodes.pod_count * 0 + ctx.data[self.name]
+
+
+class Holding(Plugin):
+    name = "Holding"
+
+    def reserve(self, pod, node, state):
+        pass
+
+    async def pre_bind(self, pod, node, state, client):
+        pass
+
+
+class Rescue(Plugin):
+    name = "Rescue"
+    is_post_filter = True
+
+
+class Picky(Plugin):
+    name = "Picky"
+
+    def filter(self, ctx):
+        return None
+
+    def shares(self, pod):
+        if pod.pod.metadata.name == "broken":
+            raise LookupError("who?")
+        return pod.pod.metadata.name != "unique"
+
+
+REGISTRY = Registry({cls.name: cls for cls in (Extra, Scoring, Holding, Rescue, Picky)})
+
+
 def build(**plugins):
-    return profile_from_object({"plugins": plugins}, Registry({"Extra": Extra}))
+    return profile_from_object({"plugins": plugins}, REGISTRY)
+
+
+def on(*names, **weights):
+    return {"enabled": [*({"name": n} for n in names), *({"name": n, "weight": w} for n, w in weights.items())]}
+
+
+def off(*names):
+    return {"disabled": [{"name": n} for n in names]}
 
 
 def filters(profile):
@@ -50,78 +101,142 @@ def weights(profile):
     return {s.plugin.name: s.weight for s in profile.scorers}
 
 
-def test_defaults_are_upstreams():
-    profile = Profile()
-    assert filters(profile) == FILTERS
-    assert weights(profile) == SCORES
+# --- merging --------------------------------------------------------------------------------------------------------
 
 
 def test_a_new_plugin_is_appended_with_its_own_weight_or_the_given_one():
-    profile = build(multiPoint={"enabled": [{"name": "Extra"}]})
+    profile = build(multiPoint=on("Extra"))
     assert filters(profile) == [*FILTERS, "Extra"]
     assert weights(profile) == {**SCORES, "Extra": 7}
-    assert weights(build(multiPoint={"enabled": [{"name": "Extra", "weight": 2}]}))["Extra"] == 2
+    assert weights(build(multiPoint=on(Extra=2)))["Extra"] == 2
 
 
 def test_a_default_that_is_configured_again_keeps_its_place():
-    profile = build(multiPoint={"enabled": [{"name": "TaintToleration", "weight": 9}]})
+    profile = build(multiPoint=on(TaintToleration=9))
     assert filters(profile) == FILTERS
     assert weights(profile) == {**SCORES, "TaintToleration": 9}
 
 
+def test_a_default_that_is_configured_again_without_a_weight_weighs_one_as_upstream():
+    assert weights(build(multiPoint=on("TaintToleration"))) == {**SCORES, "TaintToleration": 1}
+    assert weights(build(score=on("TaintToleration"))) == {**SCORES, "TaintToleration": 1}
+
+
+def test_the_weight_of_the_score_point_goes_before_that_of_multi_point():
+    profile = build(multiPoint=on(Extra=2), score=on(Extra=3))
+    assert weights(profile)["Extra"] == 3
+
+
 def test_plugins_can_be_disabled_everywhere_or_at_one_point():
-    assert "TaintToleration" not in filters(build(multiPoint={"disabled": [{"name": "TaintToleration"}]}))
-    profile = build(score={"disabled": [{"name": "*"}], "enabled": [{"name": "ImageLocality", "weight": 5}]})
+    assert "TaintToleration" not in filters(build(multiPoint=off("TaintToleration")))
+    profile = build(score={**off("*"), **on(ImageLocality=5)})
     assert filters(profile) == FILTERS
     assert weights(profile) == {"ImageLocality": 5}
+    assert filters(build(filter=off("NodePorts"))) == [name for name in FILTERS if name != "NodePorts"]
+    assert "NodePorts" not in build(multiPoint=off("NodePorts")).plugins
+
+
+def test_disabling_all_at_one_point_leaves_only_what_that_point_enables():
+    profile = build(multiPoint=on("Extra"), filter={**off("*"), **on("NodeName")})
+    assert filters(profile) == ["NodeName"]
+    assert "Extra" in weights(profile)
+
+
+def test_what_a_point_enables_goes_first_if_multi_point_has_it_too_and_last_if_not():
+    profile = build(filter=on("Extra", "NodeResourcesFit", "NodeName"))
+    others = [name for name in FILTERS if name not in ("NodeResourcesFit", "NodeName")]
+    assert filters(profile) == ["NodeResourcesFit", "NodeName", *others, "Extra"]
+    # disabled and enabled at the same point: out of its place, and appended
+    profile = build(filter={**off("NodeName"), **on("NodeName")})
+    assert filters(profile) == [*(name for name in FILTERS if name != "NodeName"), "NodeName"]
 
 
 def test_star_takes_all_defaults_away_and_enabled_ones_stay():
-    profile = build(multiPoint={"disabled": [{"name": "*"}], "enabled": [{"name": "NodeName"}, {"name": "Extra"}]})
+    needed = ("PrioritySort", "DefaultBinder")
+    profile = build(multiPoint={**off("*"), **on("NodeName", *needed, "Extra")})
     assert filters(profile) == ["NodeName", "Extra"]
+    assert list(profile.plugins) == ["NodeName", "Extra"]
 
 
 def test_names_of_upstream_plugins_that_need_no_class_are_accepted():
-    profile = build(multiPoint={"enabled": [{"name": "PrioritySort"}, {"name": "DefaultBinder"}]})
+    profile = build(multiPoint=on("PrioritySort", "DefaultBinder", "SchedulingGates"), preEnqueue=on("SchedulingGates"))
     assert filters(profile) == FILTERS
+    build(queueSort={**off("*"), **on("PrioritySort")}, bind={**off("*"), **on("DefaultBinder")})
+    build(multiPoint=off("SchedulingGates", "DynamicResources"), preFilter=on("NodeResourcesFit"))
 
 
-@pytest.mark.parametrize(
-    ("spec", "complaint"),
-    [
-        ({"plugins": {"filter": {"enabled": [{"name": "Nope"}]}}}, "no scheduler plugin is named 'Nope'"),
-        ({"plugins": {"multiPoint": {"enabled": [{"name": "Extra"}] * 2}}}, r"multiPoint.enabled\[1\].name: 'Extra'"),
-        ({"plugins": {"score": {"enabled": [{"name": "Extra", "weight": -1}]}}}, r"score.enabled\[0\].weight"),
-        ({"plugins": {"score": {"enabled": [{"name": "Extra", "weight": "x"}]}}}, r"plugins.score.enabled\[0\].weight"),
-        ({"pluginConfig": [{"name": "Extra", "args": {}}]}, "'Extra' is not enabled"),
-        ({"pluginConfig": [{"name": "NodeName", "args": {}}]}, "'NodeName' takes no arguments"),
-        ({"pluginConfig": [{"name": "NodeAffinity", "args": {}}] * 2}, r"pluginConfig\[1\].name"),
-        (
-            {"pluginConfig": [{"name": "NodeResourcesFit", "args": {"scoringStrategy": {"type": "Best"}}}]},
-            r"NodeResourcesFit\].args: .*Best.*scoringStrategy.type",
-        ),
-        (
-            {"pluginConfig": [{"name": "NodeResourcesFit", "args": {"ignored": []}}]},
-            r"NodeResourcesFit\].args: .*unknown field `ignored`",
-        ),
-        (
-            {
-                "pluginConfig": [
-                    {"name": "NodeResourcesBalancedAllocation", "args": {"resources": [{"name": "cpu", "weight": 0}]}}
-                ]
-            },
-            r"resources\[0\].weight: must be from 1 to 100",
-        ),
-    ],
-)
-def test_errors_name_the_field(spec, complaint):
-    with pytest.raises(ProfileError, match=complaint):
-        profile_from_object(spec, Registry({"Extra": Extra}))
+# --- what the points do ---------------------------------------------------------------------------------------------
 
 
-def test_arguments_may_carry_type_information():
-    args = {"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "NodeResourcesFitArgs", "ignoredResources": ["a/b"]}
-    profile_from_object({"pluginConfig": [{"name": "NodeResourcesFit", "args": args}]})
+def scores_of(profile):
+    state = ClusterState(1)
+    state.set_node(make_node("n"))
+    ctx = Context(info(make_pod()), NodeView(state), {})
+    prepared = cycle.prepare(profile, ctx)
+    ctx.feasible = cycle.run_filters(profile.filters, ctx)
+    found = {s.scorer.plugin.name: int(s.normalized[state.rows["n"]]) for s in cycle.run_scores(profile, ctx)}
+    return prepared, bool(ctx.feasible.any()), found.get("Scoring")
+
+
+def test_a_plugin_whose_filter_is_off_still_prepares_for_its_score():
+    prepared, fits, score = scores_of(build(multiPoint=on("Scoring")))
+    assert (prepared.names, fits) == ({"elsewhere"}, False)
+    prepared, fits, score = scores_of(build(multiPoint=on("Scoring"), filter=off("Scoring")))
+    assert (prepared.names, fits, score) == ({"elsewhere"}, True, 5)
+    off_both = {"filter": off("Scoring"), "preFilter": off("Scoring")}
+    prepared, fits, score = scores_of(build(multiPoint=on("Scoring"), **off_both))
+    assert (prepared.names, fits, score) == (None, True, 5)
+    prepared, fits, score = scores_of(build(multiPoint=on("Scoring"), preFilter=off("*"), score=off("Scoring")))
+    assert (prepared.names, fits, score) == (None, False, None)
+
+
+def test_a_rejection_in_prepare_needs_pre_filter():
+    class Refuses(Plugin):
+        name = "Refuses"
+
+        def prepare(self, ctx):
+            return Rejected("never")
+
+        def score(self, ctx):
+            return None
+
+    registry = Registry({"Refuses": Refuses})
+    everywhere = profile_from_object({"plugins": {"multiPoint": on("Refuses")}}, registry)
+    assert scores_of(everywhere)[0].rejected.reason == "never"
+    muted = profile_from_object({"plugins": {"multiPoint": on("Refuses"), "preFilter": off("Refuses")}}, registry)
+    assert scores_of(muted)[0].rejected is None
+
+
+def test_reserve_and_pre_bind_have_their_plugins():
+    profile = build(multiPoint=on("Holding"))
+    assert [p.name for p in profile.reservers][-1] == "Holding"
+    assert [p.name for p in profile.pre_binders][-1] == "Holding"
+    profile = build(multiPoint=on("Holding"), reserve=off("Holding"), preBind=off("*"))
+    assert "Holding" not in [p.name for p in profile.reservers]
+    assert profile.pre_binders == []
+
+
+def test_post_filter_is_one_plugin_or_none():
+    only = {**off("*"), **on("Rescue")}
+    assert build(postFilter=only).post_filter.name == "Rescue"
+    assert build(postFilter=off("*")).post_filter is None
+
+
+def test_a_plugin_that_is_asked_nothing_does_not_matter_for_sharing():
+    nothing = {**off("*"), **on("NodeName")}
+    profile = build(multiPoint=on("Extra"), filter=nothing, score=off("*"), preFilter=nothing)
+    assert profile.reads == PodPart.SPEC
+    assert not profile.has_cluster_scope
+    assert build(multiPoint=on("Extra"), score=off("*")).has_cluster_scope
+
+
+def test_answers_are_shared_unless_a_plugin_says_no():
+    profile = build(multiPoint=on("Picky"))
+    assert profile.shares(info(make_pod("usual")))
+    assert not profile.shares(info(make_pod("unique")))
+    with pytest.raises(PluginError, match='"Picky" shares plugin: LookupError: who'):
+        profile.shares(info(make_pod("broken")))
+    assert build(filter=off("*"), multiPoint=on("Picky"), preFilter=off("*")).shares(info(make_pod("unique")))
 
 
 def test_wakers_are_those_of_the_rejecting_plugins():
@@ -131,83 +246,47 @@ def test_wakers_are_those_of_the_rejecting_plugins():
     assert profile.wakers(set()) == Event.NONE
 
 
-# --- SchedulerProfile objects ---------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+SELF = "this scheduler does the work of {} itself, and no plugin can take its place"
 
 
-def item(name, spec, generation=1, created="2026-01-01T00:00:00Z"):
-    meta = ObjectMeta(name=name, uid=f"uid-{name}", generation=generation, creation_timestamp=created)
-    return SchedulerProfile(metadata=meta, spec=msgspec.Raw(msgspec.json.encode(spec)))
+@pytest.mark.parametrize(
+    ("plugins", "complaint"),
+    [
+        ({"filter": on("Nope")}, "no scheduler plugin is named 'Nope'"),
+        ({"score": off("Nope")}, "plugins.score.disabled[0].name: no scheduler plugin is named 'Nope'"),
+        ({"multiPoint": on("Extra", "Extra")}, 'plugins.multiPoint.enabled[1].name: Duplicate value: "Extra"'),
+        ({"score": on("*")}, 'plugins.score.enabled[0].name: Invalid value: "*": only `disabled` can mean all plugins'),
+        ({"score": on(Extra=-1)}, "plugins.score.enabled[0].weight: Invalid value: -1: not in valid range [0, 2147"),
+        ({"score": on(Extra=2**31)}, "plugins.score.enabled[0].weight: Invalid value: 2147483648: not in valid range"),
+        ({"score": on(Extra="x")}, "plugins.score.enabled[0].weight: Expected `int`, got `str`"),
+        ({"scores": on("Extra")}, "unknown field `scores`"),
+        (
+            {"score": on("NodeName")},
+            "score.enabled[0].name: plugin 'NodeName' does not extend Score plugin; it extends preFilter, filter",
+        ),
+        ({"reserve": on("Extra")}, "plugin 'Extra' does not extend Reserve plugin; it extends preFilter, filter, "),
+        ({"queueSort": on("Extra")}, f"not extend QueueSort plugin: {SELF.format('PrioritySort')}"),
+        ({"bind": on("Extra")}, f"plugins.bind.enabled[0].name: plugin 'Extra' does not extend Bind plugin: {SELF}"),
+        ({"preEnqueue": on("Extra")}, f"does not extend PreEnqueue plugin: {SELF.format('SchedulingGates')}"),
+        ({"permit": on("Extra")}, "does not extend Permit plugin: there is no such step in this scheduler"),
+        ({"postBind": on("Extra")}, "does not extend PostBind plugin: there is no such step in this scheduler"),
+        (
+            {"queueSort": off("PrioritySort")},
+            "queueSort: PrioritySort is switched off, but a profile needs one",
+        ),
+        ({"bind": off("*")}, "plugins.bind: DefaultBinder is switched off"),
+        ({"multiPoint": off("*")}, "plugins.queueSort: PrioritySort is switched off"),
+        ({"multiPoint": on("DynamicResources")}, "this scheduler has no plugin 'DynamicResources'; it can only be "),
+        ({"postFilter": on("Rescue"), "multiPoint": on("Second")}, "plugins.postFilter: only one plugin can run there"),
+    ],
+)
+def test_what_cannot_have_an_effect_is_refused(plugins, complaint):
+    class Second(Rescue):
+        name = "Second"
 
-
-BAD = {"schedulerName": "x", "plugins": {"multiPoint": {"enabled": [{"name": "Nope"}]}}}
-
-
-def test_objects_add_to_the_command_lines_profiles_and_replace_them():
-    base = {"nodewright": Profile()}
-    served, verdicts = ProfileSet(base, Registry()).resolve(
-        [item("a", {"schedulerName": "fancy"}), item("b", {"schedulerName": "nodewright"})]
-    )
-    assert sorted(served) == ["fancy", "nodewright"]
-    assert served["nodewright"] is not base["nodewright"]
-    assert all(v.accepted for v in verdicts.values())
-
-
-def test_a_bad_profile_says_why_and_harms_no_other():
-    served, verdicts = ProfileSet({}, Registry()).resolve([item("bad", BAD), item("good", {"schedulerName": "fancy"})])
-    assert list(served) == ["fancy"]
-    assert not verdicts["bad"].accepted
-    assert verdicts["bad"].reason == "Invalid"
-    assert "no scheduler plugin is named 'Nope'" in verdicts["bad"].message
-
-
-def test_the_last_good_version_goes_on_being_served():
-    profiles = ProfileSet({}, Registry())
-    before, _ = profiles.resolve([item("a", {"schedulerName": "x"})])
-    after, verdicts = profiles.resolve([item("a", BAD, generation=2)])
-    assert after["x"] is before["x"]
-    assert "generation 1 goes on being served" in verdicts["a"].message
-    fixed, verdicts = profiles.resolve([item("a", {"schedulerName": "x"}, generation=3)])
-    assert fixed["x"] is not before["x"]
-    assert verdicts["a"].accepted
-    assert profiles.resolve([])[0] == {}
-
-
-def test_the_older_of_two_profiles_for_one_name_is_served():
-    items = [
-        item("young", {"schedulerName": "x"}, created="2026-02-01T00:00:00Z"),
-        item("old", {"schedulerName": "x"}, created="2026-01-01T00:00:00Z"),
-    ]
-    _, verdicts = ProfileSet({}, Registry()).resolve(items)
-    assert verdicts["old"].accepted
-    assert verdicts["young"] == Verdict(
-        False, "Duplicate", "spec.schedulerName: 'x' is served by the older SchedulerProfile 'old'"
-    )
-
-
-def test_an_unchanged_object_keeps_its_profile():
-    profiles = ProfileSet({}, Registry())
-    one, _ = profiles.resolve([item("a", {"schedulerName": "x"})])
-    two, _ = profiles.resolve([item("a", {"schedulerName": "x"})])
-    assert one["x"] is two["x"]
-
-
-def test_status_is_written_once_and_keeps_the_time_of_the_transition():
-    one = item("a", {"schedulerName": "x"}, generation=4)
-    first = status_patch(one, Verdict(True, "Served", "m"), "T1")
-    condition = first["status"]["conditions"][0]
-    assert condition == {
-        "type": "Accepted",
-        "status": "True",
-        "reason": "Served",
-        "message": "m",
-        "observedGeneration": 4,
-        "lastTransitionTime": "T1",
-    }
-    recorded = msgspec.convert(
-        {"metadata": {"name": "a", "generation": 4}, "status": first["status"]}, SchedulerProfile
-    )
-    assert status_patch(recorded, Verdict(True, "Served", "m"), "T2") is None
-    changed = status_patch(recorded, Verdict(True, "Served", "other"), "T2")
-    assert changed["status"]["conditions"][0]["lastTransitionTime"] == "T1"
-    turned = status_patch(recorded, Verdict(False, "Invalid", "bad"), "T2")
-    assert turned["status"]["conditions"][0]["lastTransitionTime"] == "T2"
+    registry = Registry({cls.name: cls for cls in (Extra, Rescue, Second)})
+    with pytest.raises(ProfileError) as caught:
+        profile_from_object({"plugins": plugins}, registry)
+    assert complaint.replace(SELF, "") in str(caught.value)

@@ -11,7 +11,7 @@ from nodewright.scheduler import cycle
 from nodewright.scheduler.plugin import Context
 from nodewright.scheduler.plugins.balanced_allocation import balance
 from nodewright.scheduler.plugins.image_locality import normalized_name
-from nodewright.scheduler.profile import Profile, profile_from_object
+from nodewright.scheduler.profile import Profile
 from nodewright.scheduler.state import ClusterState, NodeView
 from support.scheduler_builders import info, make_node, make_pod
 
@@ -22,6 +22,7 @@ def scores(state, pod, profile=None):
     """Per plugin, the normalized scores of the feasible nodes by name."""
     profile = profile or Profile()
     ctx = Context(info(pod), NodeView(state), {})
+    cycle.prepare(profile, ctx)
     ctx.feasible = cycle.run_filters(profile.filters, ctx)
     rows = np.flatnonzero(ctx.feasible)
     return {
@@ -89,31 +90,6 @@ def test_balance_of_any_number_of_resources(pairs):
     requested = [np.array([r], dtype=np.int64) for r, _ in pairs]
     capacities = [np.array([c], dtype=np.int64) for _, c in pairs]
     assert balance(requested, capacities)[0] == balanced([r for r, _ in pairs], [c for _, c in pairs])
-
-
-def test_containers_without_requests_count_with_defaults():
-    state = cluster([make_node("n", "1", f"{400 * MI}")], [make_pod(node="n")])
-    # two pods of 100m and 200 MiB: 80 % of the cpu is left, nothing of the memory
-    assert scores(state, make_pod())["NodeResourcesFit"] == {"n": 40}
-    assert "NodeResourcesBalancedAllocation" not in scores(state, make_pod())
-
-
-def test_most_allocated():
-    strategy = {"type": "MostAllocated", "resources": [{"name": "cpu", "weight": 3}, {"name": "memory", "weight": 1}]}
-    config = {"pluginConfig": [{"name": "NodeResourcesFit", "args": {"scoringStrategy": strategy}}]}
-    state = cluster([make_node("n", "4", "8Gi")])
-    found = scores(state, make_pod(requests={"cpu": "1", "memory": "4Gi"}), profile_from_object(config))
-    assert found["NodeResourcesFit"] == {"n": (3 * 25 + 50) // 4}
-
-
-def test_extended_resources_score_only_pods_that_ask_for_them():
-    strategy = {"type": "LeastAllocated", "resources": [{"name": "cpu"}, {"name": "example.com/gpu", "weight": 4}]}
-    config = {"pluginConfig": [{"name": "NodeResourcesFit", "args": {"scoringStrategy": strategy}}]}
-    profile = profile_from_object(config)
-    state = cluster([make_node("n", "4", **{"example.com/gpu": "8"}), make_node("plain", "4")])
-    assert scores(state, make_pod(requests={"cpu": "1"}), profile)["NodeResourcesFit"] == {"n": 75, "plain": 75}
-    wanted = make_pod(requests={"cpu": "1", "example.com/gpu": "4"})
-    assert scores(state, wanted, profile)["NodeResourcesFit"] == {"n": (75 + 4 * 50) // 5}
 
 
 def test_untolerated_soft_taints_cost_in_proportion():

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from nodewright.scheduler.evaluation import Evaluator, Placement
+from nodewright.scheduler.evaluator import Evaluator, Placement
 from nodewright.scheduler.profile import Profile
 from nodewright.scheduler.state import ClusterState, NodeView
 from nodewright.scheduler.state.columns import ABSENT
@@ -77,7 +77,8 @@ class Cluster(RuleBasedStateMachine):
         again = fresh.place(pod)
         assert type(outcome) is type(again)
         if not isinstance(outcome, Placement):
-            assert outcome.message() == again.message()
+            assert outcome.diagnosis.message() == again.diagnosis.message()
+            assert outcome.resolvable == again.resolvable
             return
         assert outcome == again
         self.pods[pod.uid] = (pod, outcome.node)

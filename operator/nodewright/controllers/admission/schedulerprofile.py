@@ -15,7 +15,12 @@ from nodewright.kube.resources import SCHEDULERPROFILES
 ProfileChecker = Callable[[Json], str]
 
 KUBE_SCHEDULER = "default-scheduler"
-EFFECTIVE_POINTS = frozenset({"multiPoint", "filter", "score"})
+GATES = "SchedulingGates"
+# Extension points at which switching a plugin off changes nothing, and why.
+WITHOUT_EFFECT = {
+    "preEnqueue": "scheduling gates are always respected",
+    "preScore": "it goes with score",
+}
 
 
 class SchedulerProfileReviewer:
@@ -66,8 +71,10 @@ def advise(spec: Json) -> list[str]:
     if spec.get("percentageOfNodesToScore") is not None:
         warnings.append("spec.percentageOfNodesToScore: has no effect, every node is looked at")
     plugins = child(spec, "plugins")
-    for point in sorted(set(plugins) - EFFECTIVE_POINTS):
-        if child(plugins, point).get("enabled") or child(plugins, point).get("disabled"):
-            known = ", ".join(sorted(EFFECTIVE_POINTS))
-            warnings.append(f"spec.plugins.{point}: has no effect yet; in use are {known}")
+    for point, why in WITHOUT_EFFECT.items():
+        if child(plugins, point).get("disabled"):
+            warnings.append(f"spec.plugins.{point}.disabled: has no effect, {why}")
+    off = [entry.get("name") for entry in child(plugins, "multiPoint").get("disabled") or [] if isinstance(entry, dict)]
+    if GATES in off:
+        warnings.append(f"spec.plugins.multiPoint.disabled: {GATES} has no effect, {WITHOUT_EFFECT['preEnqueue']}")
     return warnings

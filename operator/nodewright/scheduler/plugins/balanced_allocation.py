@@ -6,11 +6,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import Faults
 from ..events import Event
 from ..plugin import MAX_SCORE, Context, Plugin, Scope
 from ..pods import PodPart
 from ..state.arrays import IntArray
-from .resource_scoring import CPU_AND_MEMORY, ResourceSpec, check_resources, scoring_requests
+from .resource_scoring import CPU_AND_MEMORY, ResourceSpec, scoring_requests, with_defaults
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -36,8 +37,16 @@ class BalancedAllocation(Plugin):
     args_type = Args
 
     def __init__(self, args: Args | None = None) -> None:
-        self._resources = (args or Args()).resources
-        check_resources(self._resources, "resources")
+        self._resources = with_defaults((args or Args()).resources)
+        faults = Faults()
+        names: set[str] = set()
+        for index, spec in enumerate(self._resources):
+            if spec.name in names:
+                faults.duplicate(f"resources[{index}].name", spec.name)
+            names.add(spec.name)
+            if spec.weight != 1:
+                faults.invalid(f"resources[{index}].weight", spec.weight, "must be 1")
+        faults.check()
 
     def score(self, ctx: Context) -> IntArray | None:
         """None for Pods that request none of the resources."""

@@ -6,12 +6,13 @@ import msgspec
 import numpy as np
 
 from ..events import Event
-from ..node_selection import is_empty, match_labels, match_selector, match_term, named_nodes
+from ..node_selection import is_empty, match_required, match_selector, match_term, named_nodes
 from ..objects import NodeAffinity as NodeAffinitySpec
 from ..objects import NodeSelector, PreferredTerm
 from ..plugin import Context, FilterResult, OnlyNodes, Plugin, Reason, Rejected, Scope, normalize_by_max
 from ..pods import PodInfo, PodPart
 from ..state.arrays import IntArray
+from .added_affinity import check_added_affinity
 
 REASON_POD = "node(s) didn't match Pod's node affinity/selector"
 REASON_ENFORCED = "node(s) didn't match scheduler-enforced node affinity"
@@ -36,6 +37,8 @@ class NodeAffinity(Plugin):
 
     def __init__(self, args: Args | None = None) -> None:
         added = args.added_affinity if args else None
+        if added is not None:
+            check_added_affinity(added)
         self._added_required = added.required if added else None
         self._added_preferred = added.preferred if added else []
 
@@ -52,11 +55,7 @@ class NodeAffinity(Plugin):
         required, wanted = _required(ctx.pod), ctx.pod.spec.node_selector
         if required is None and not wanted and self._added_required is None:
             return None
-        own = np.ones(len(ctx.nodes), dtype=np.bool_)
-        if wanted:
-            own &= match_labels(ctx.nodes, wanted)
-        if required is not None:
-            own &= match_selector(ctx.nodes, required)
+        own = match_required(ctx.nodes, ctx.pod.spec)
         if self._added_required is None:
             return FilterResult(own, REASON_POD, unresolvable=True)
         added = match_selector(ctx.nodes, self._added_required)

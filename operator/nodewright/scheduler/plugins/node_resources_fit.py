@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 import numpy as np
 
+from ..arguments import Faults, label_name_fault
 from ..events import Event
-from ..plugin import MAX_SCORE, Context, FilterResult, Plugin, Reason, Scope
-from ..pods import PodPart
+from ..plugin import Context, FilterResult, Plugin, Reason, Scope
+from ..pods import PodInfo, PodPart
 from ..requests import SCORING_DEFAULTS
 from ..state.arrays import BoolArray, IntArray
-from .resource_scoring import CPU_AND_MEMORY, ResourceSpec, check_resources, scoring_requests
+from .resource_scoring import (
+    CPU_AND_MEMORY,
+    ResourceSpec,
+    ShapePoint,
+    by_shape,
+    check_shape,
+    least_allocated,
+    most_allocated,
+    scoring_requests,
+    with_defaults,
+)
 
 TOO_MANY_PODS = "Too many pods"
+
+
+LEAST, MOST, RATIO = "LeastAllocated", "MostAllocated", "RequestedToCapacityRatio"
+
+
+class RatioParams(msgspec.Struct, forbid_unknown_fields=True):
+    """How the score follows from the share of a resource that is taken."""
+
+    shape: list[ShapePoint] = []
 
 
 class ScoringStrategy(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """How the score follows from what is requested."""
 
-    type: Literal["LeastAllocated", "MostAllocated"] = "LeastAllocated"
+    type: str = LEAST
     resources: list[ResourceSpec] = msgspec.field(default_factory=lambda: list(CPU_AND_MEMORY))
+    requested_to_capacity_ratio: RatioParams | None = None
 
 
 class Args(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """NodeResourcesFitArgs."""
+    """NodeResourcesFitArgs. Only extended resources can be ignored."""
 
     ignored_resources: list[str] = []
     ignored_resource_groups: list[str] = []
@@ -47,11 +66,14 @@ class NodeResourcesFit(Plugin):
 
     def __init__(self, args: Args | None = None) -> None:
         args = args or Args()
-        check_resources(args.scoring_strategy.resources, "scoringStrategy.resources")
+        check(args)
+        strategy = args.scoring_strategy
         self._ignored = frozenset(args.ignored_resources)
         self._ignored_groups = frozenset(args.ignored_resource_groups)
-        self._resources = args.scoring_strategy.resources
-        self._least = args.scoring_strategy.type == "LeastAllocated"
+        self._resources = with_defaults(strategy.resources)
+        ratio = strategy.requested_to_capacity_ratio
+        self._is_ratio = ratio is not None
+        self._share = by_shape(ratio.shape) if ratio else least_allocated if strategy.type == LEAST else most_allocated
 
     def filter(self, ctx: Context) -> FilterResult:
         """Room for one more Pod, and for each resource that it requests."""
@@ -74,7 +96,10 @@ class NodeResourcesFit(Plugin):
         return FilterResult(ok, reasons)
 
     def score(self, ctx: Context) -> IntArray:
-        """The weighted mean over the resources of the share that is left (least) or taken (most), 0..100."""
+        """The weighted mean over the resources, 0..100; resources that a node does not have are left out.
+
+        RequestedToCapacityRatio also leaves out resources that score 0, and rounds halves up; the others round down.
+        """
         wanted = ctx.data.get(self.name)
         if wanted is None:
             wanted = ctx.data[self.name] = scoring_requests(ctx.pod, self._resources, SCORING_DEFAULTS)
@@ -86,17 +111,54 @@ class NodeResourcesFit(Plugin):
                 continue
             capacity = nodes.allocatable(spec.name)
             taken = nodes.nonzero_requested(spec.name) if spec.name in ("cpu", "memory") else nodes.requested(spec.name)
-            taken = taken + amount
-            divisor = np.maximum(capacity, 1)
-            if self._least:
-                share = np.maximum(capacity - taken, 0) * MAX_SCORE // divisor
-            else:
-                share = np.minimum(taken, capacity) * MAX_SCORE // divisor
-            offered = (capacity > 0) * np.int64(spec.weight)
-            total += share * offered
-            weights += offered
-        total //= np.maximum(weights, 1)
-        return total
+            share = self._share(taken + amount, capacity)
+            counts = (capacity > 0) & (share > 0) if self._is_ratio else capacity > 0
+            weight = counts * np.int64(spec.weight)
+            total += share * weight
+            weights += weight
+        divisor = np.maximum(weights, 1)
+        mean: IntArray = (2 * total + divisor) // (2 * divisor) if self._is_ratio else total // divisor
+        return mean
+
+    def wanted(self, pod: PodInfo) -> dict[str, int]:
+        """What a Pod requests, without the resources that this profile ignores."""
+        return {name: amount for name, amount in pod.template.requests.items() if not self._is_ignored(name)}
 
     def _is_ignored(self, resource: str) -> bool:
+        if not is_extended(resource):
+            return False
         return resource in self._ignored or resource.partition("/")[0] in self._ignored_groups
+
+
+def is_extended(resource: str) -> bool:
+    """Whether a resource is neither the node's own nor Kubernetes' (upstream: IsExtendedResourceName)."""
+    return "/" in resource and "kubernetes.io/" not in resource and not resource.startswith("requests.")
+
+
+def check(args: Args) -> None:
+    """Upstream's ValidateNodeResourcesFitArgs. Raises ValueError with all that is wrong."""
+    faults = Faults()
+    for index, name in enumerate(args.ignored_resources):
+        if why := label_name_fault(name):
+            faults.invalid(f"ignoredResources[{index}]", name, why)
+    for index, group in enumerate(args.ignored_resource_groups):
+        field = f"ignoredResourceGroups[{index}]"
+        if "/" in group:
+            faults.invalid(field, group, "resource group name can't contain '/'")
+        elif why := label_name_fault(group):
+            faults.invalid(field, group, why)
+    strategy, field = args.scoring_strategy, "scoringStrategy"
+    if strategy.type not in (LEAST, MOST, RATIO):
+        faults.unsupported(f"{field}.type", strategy.type, (LEAST, MOST, RATIO))
+    for index, spec in enumerate(with_defaults(strategy.resources)):
+        if not 1 <= spec.weight <= 100:
+            why = f"resource weight of {spec.name} not in valid range (0, 100]"
+            faults.invalid(f"{field}.resources[{index}].weight", spec.weight, why)
+    ratio = strategy.requested_to_capacity_ratio
+    if strategy.type == RATIO and ratio is None:
+        faults.required(f"{field}.requestedToCapacityRatio", f"must be specified when type is {RATIO}")
+    elif strategy.type != RATIO and ratio is not None:
+        faults.forbidden(f"{field}.requestedToCapacityRatio", f"must be nil when type is not {RATIO}")
+    elif ratio is not None:
+        check_shape(ratio.shape, f"{field}.requestedToCapacityRatio.shape", faults)
+    faults.check()

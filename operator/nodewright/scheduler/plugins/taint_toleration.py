@@ -8,10 +8,9 @@ from ..events import Event
 from ..plugin import Context, FilterResult, Plugin, Scope, normalize_by_max
 from ..pods import PodPart
 from ..state.arrays import IntArray
-from ..tolerations import tolerated
+from ..tolerations import tolerated, untolerated_sets
 
 REASON = "node(s) had untolerated taint(s)"
-KEEPS_AWAY = ("NoSchedule", "NoExecute")
 
 
 class TaintToleration(Plugin):
@@ -31,11 +30,7 @@ class TaintToleration(Plugin):
         sets = ctx.nodes.state.taints.sets
         if len(sets) == 1:
             return None
-        tolerations = ctx.pod.spec.tolerations
-        ok = np.array(
-            [all(t.effect not in KEEPS_AWAY or tolerated(t, tolerations) for t in taints) for taints in sets],
-            dtype=np.bool_,
-        )
+        ok = ~untolerated_sets(sets, ctx.pod.spec.tolerations)
         return FilterResult(ok[ctx.nodes.taint_sets], REASON, unresolvable=True)
 
     def score(self, ctx: Context) -> IntArray:

@@ -16,8 +16,13 @@ from ..pods import PodInfo
 from ..requests import in_units, nano
 from .arrays import BoolArray, IntArray, doubled, grown
 from .columns import LabelColumns, TaintSets
+from .counts import PodCounts
 from .images import ImageIndex
+from .nominations import Nominations
+from .owners import Owners
 from .ports import PortIndex
+from .priorities import PriorityLevels
+from .storage import StorageState
 
 FIXED_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 JOURNAL_LIMIT = 65536
@@ -46,11 +51,18 @@ class ClusterState:
         self.taints = TaintSets(capacity)
         self.ports = PortIndex()
         self.images = ImageIndex()
+        self.storage = StorageState()
+        self.counts = PodCounts(capacity)
+        self.priorities = PriorityLevels(capacity)
+        self.owners = Owners()
+        self.nominated = Nominations()
         self.pods: dict[str, tuple[int, PodInfo]] = {}
         self.pods_at: list[dict[str, PodInfo]] = []
         self.node_count = 0
         # Grows when any node object changes in a way that a decision may see.
         self.node_generation = 0
+        # Grows when anything else does that is neither node nor Pod: namespaces, owners of Pods, volumes.
+        self.world_generation = 0
         self._journal: list[int] = []
         self._journal_start = 0
         self._free: list[int] = []
@@ -130,6 +142,7 @@ class ClusterState:
         self.pod_limit[row] = 0
         self.labels.update(row, None)
         self.taints.set(row, ())
+        self.storage.node_removed(name)
         self.node_generation += 1
         self._release(row)
 
@@ -139,7 +152,13 @@ class ClusterState:
         """Count a Pod at a node, whether bound or assumed. A Pod that is counted already moves."""
         entry = self.pods.get(pod.uid)
         if entry is not None:
-            if self.names[entry[0]] == node and entry[1].template is pod.template:
+            before = entry[1]
+            if (
+                self.names[entry[0]] == node
+                and before.template is pod.template
+                and before.class_key == pod.class_key
+                and before.priority == pod.priority
+            ):
                 # An assumed Pod was confirmed, or only its status changed: nothing to count, nothing to correct.
                 self.pods[pod.uid] = (entry[0], pod)
                 self.pods_at[entry[0]][pod.uid] = pod
@@ -149,7 +168,11 @@ class ClusterState:
         self.pods[pod.uid] = (row, pod)
         self.pods_at[row][pod.uid] = pod
         self._count(row, pod, 1)
+        self.counts.add(row, pod)
+        self.priorities.change(row, pod, 1)
         self.ports.add(row, pod.template.host_ports)
+        if pod.spec.volumes:
+            self.storage.pod_added(row, pod)
 
     def remove_pod(self, uid: str) -> PodInfo | None:
         """Stop counting a Pod; returns what was counted, or None."""
@@ -159,7 +182,11 @@ class ClusterState:
         row, pod = entry
         del self.pods_at[row][uid]
         self._count(row, pod, -1)
+        self.counts.remove(row, pod)
+        self.priorities.change(row, pod, -1)
         self.ports.remove(row, pod.template.host_ports)
+        if pod.spec.volumes:
+            self.storage.pod_removed(row, pod)
         self._release(row)
         return pod
 
@@ -226,6 +253,8 @@ class ClusterState:
             "pod_limit",
         ):
             setattr(self, name, grown(getattr(self, name), capacity))
+        self.counts.grow(capacity)
+        self.priorities.grow(capacity)
         self.labels.grow(capacity)
         self.taints.grow(capacity)
 

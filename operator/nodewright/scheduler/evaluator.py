@@ -1,0 +1,173 @@
+"""The best node for a Pod, or why there is none: evaluations, and the room that nominated Pods are owed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+import msgspec
+import numpy as np
+
+from . import cycle
+from .cycle import Failure
+from .diagnosis import Diagnosis
+from .evaluation import INFEASIBLE, Evaluation
+from .plugin import Context, Scope
+from .pods import PodInfo
+from .profile import Profile
+from .state import ClusterState, NodeView
+from .state.arrays import BoolArray
+
+
+class Placement(msgspec.Struct):
+    """Where a Pod goes. `evaluated` and `feasible` count nodes."""
+
+    node: str
+    evaluated: int
+    feasible: int
+
+
+class Rejection(msgspec.Struct):
+    """No node: why, and the rows where evicting Pods might help (upstream: Unschedulable, not Unresolvable)."""
+
+    diagnosis: Diagnosis
+    evaluation: Evaluation | None
+    resolvable: list[int]
+
+
+class Evaluator:
+    """Finds nodes for Pods of one profile; remembers the answers for the `size` most recent signatures."""
+
+    def __init__(self, profile: Profile, state: ClusterState, size: int = 16) -> None:
+        self.profile = profile
+        self._state = state
+        self._size = size
+        self._kept: OrderedDict[Hashable, Evaluation] = OrderedDict()
+        self.later = [plugin for plugin in profile.filters if plugin.scope != Scope.NODES]
+        self._turn = 0
+
+    def place(self, pod: PodInfo) -> Placement | Rejection:
+        """The best node for the Pod, or why there is none. Changes nothing. Raises PluginError."""
+        if not self._state.node_count:
+            return Rejection(Diagnosis(0), None, [])
+        evaluation = self._evaluation(pod)
+        feasible = evaluation.feasible
+        taken = self._spoken_for(evaluation, pod)
+        if taken:
+            feasible = feasible.copy()
+            feasible[list(taken)] = False
+        position = self._nominated_position(evaluation, pod, feasible)
+        if position is None:
+            totals = evaluation.totals(pod, feasible if taken else None) if feasible.any() else None
+            if totals is None:
+                return self._reject(evaluation, pod, taken)
+            # Equally good nodes take turns: Pods that barely change a score would otherwise pile up on the first.
+            ties = np.flatnonzero(totals == totals.max())
+            self._turn += 1
+            position = int(ties[self._turn % len(ties)])
+        return Placement(evaluation.nodes.name(position), len(evaluation.nodes), int(np.count_nonzero(feasible)))
+
+    def failures_at(self, evaluation: Evaluation, pod: PodInfo, row: int) -> list[Failure]:
+        """What keeps the Pod off one row as things are now, without nominated Pods first, then beside them."""
+        failures: list[Failure] = []
+        cycle.run_filters(self.later, self._context_of(evaluation, pod, row), failures)
+        ahead = self._ahead_at(pod, row)
+        return failures if failures or not ahead else self._failures_beside(evaluation, pod, row, ahead)
+
+    def fits(self, evaluation: Evaluation, pod: PodInfo, row: int) -> bool:
+        """Whether the Pod passes all filters at one row as things are now, room for nominated Pods included.
+
+        For trying things out: only filters that look at Pods are asked, those of node objects have passed. Raises
+        PluginError.
+        """
+        if not cycle.run_filters(self.later, self._context_of(evaluation, pod, row))[0]:
+            return False
+        ahead = self._ahead_at(pod, row)
+        return not ahead or not self._failures_beside(evaluation, pod, row, ahead)
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _evaluation(self, pod: PodInfo) -> Evaluation:
+        if not self.profile.shares(pod):
+            return Evaluation(self.profile, self._state, pod)
+        signature = pod.signature(self.profile.reads)
+        evaluation = self._kept.pop(signature, None)
+        if evaluation is None:
+            evaluation = Evaluation(self.profile, self._state, pod)
+        else:
+            evaluation.refresh(pod)  # when this raises, the evaluation is gone from the cache, as it must be
+        if not evaluation.is_confined:
+            self._kept[signature] = evaluation
+            if len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        return evaluation
+
+    def _nominated_position(self, evaluation: Evaluation, pod: PodInfo, feasible: BoolArray) -> int | None:
+        """The node that the Pod was nominated to, if it passes: it is not compared with others."""
+        node = self._state.nominated.node_of(pod.uid)
+        row = self._state.rows.get(node) if node else None
+        position = None if row is None else _position(evaluation.nodes, row)
+        return position if position is not None and feasible[position] else None
+
+    def _spoken_for(self, evaluation: Evaluation, pod: PodInfo) -> dict[int, list[Failure]]:
+        """Positions that only pass as long as nominated Pods are not there, and what fails once they are."""
+        if not len(self._state.nominated):
+            return {}
+        taken: dict[int, list[Failure]] = {}
+        for node, ahead in self._state.nominated.ahead_of(pod):
+            row = self._state.rows.get(node)
+            position = None if row is None else _position(evaluation.nodes, row)
+            if row is None or position is None or not evaluation.feasible[position]:
+                continue
+            failures = self._failures_beside(evaluation, pod, row, ahead)
+            if failures:
+                taken[position] = failures
+        return taken
+
+    def _failures_beside(self, evaluation: Evaluation, pod: PodInfo, row: int, ahead: list[PodInfo]) -> list[Failure]:
+        node = self._state.names[row]
+        for other in ahead:
+            self._state.add_pod(other, node)
+        try:
+            failures: list[Failure] = []
+            cycle.run_filters(self.later, self._context_of(evaluation, pod, row), failures)
+            return failures
+        finally:
+            for other in ahead:
+                self._state.remove_pod(other.uid)
+
+    def _ahead_at(self, pod: PodInfo, row: int) -> list[PodInfo]:
+        nominated = self._state.nominated
+        if not len(nominated):
+            return []
+        there = nominated.at(self._state.names[row])
+        return [p for p in there if p.priority >= pod.priority and p.uid != pod.uid]
+
+    def _context_of(self, evaluation: Evaluation, pod: PodInfo, row: int) -> Context:
+        return Context(pod, NodeView(self._state, np.array([row], dtype=np.intp)), evaluation.data)
+
+    def _reject(self, evaluation: Evaluation, pod: PodInfo, taken: dict[int, list[Failure]]) -> Rejection:
+        ctx, preparation = evaluation.context(pod), evaluation.preparation
+        if preparation.rejected is not None:
+            return Rejection(cycle.diagnose(self._state, preparation, []), evaluation, [])
+        failures: list[Failure] = []
+        cycle.run_filters(self.profile.filters, ctx, failures)
+        hopeless = np.zeros(len(ctx.nodes), dtype=np.bool_)
+        for failure in failures:
+            hopeless |= cycle.unresolvable(failure)
+        for position, found in taken.items():
+            failures += found
+            hopeless[position] = any(bool(cycle.unresolvable(failure)[0]) for failure in found)
+        resolvable = np.flatnonzero(ctx.nodes.present & ~hopeless)
+        diagnosis = cycle.diagnose(self._state, preparation, failures, int(ctx.nodes.present.sum()))
+        return Rejection(diagnosis, evaluation, [ctx.nodes.row(int(position)) for position in resolvable])
+
+
+def _position(nodes: NodeView, row: int) -> int | None:
+    if nodes.rows is None:
+        return row
+    found = np.flatnonzero(nodes.rows == row)
+    return int(found[0]) if len(found) else None
+
+
+__all__ = ["INFEASIBLE", "Evaluator", "Placement", "Rejection"]

@@ -1,0 +1,100 @@
+"""Placing one Pod in memory: choosing a node, reserving, counting it there, and taking all of that back."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .attempts import Assumption
+from .evaluator import Evaluator, Placement, Rejection
+from .gang import Gangs
+from .plugin import PluginError
+from .pods import PodInfo
+from .preemption.budgets import Budgets
+from .preemption.choice import Candidate
+from .preemption.finder import Finder, Refused
+from .preemption.limits import Limits
+from .profile import Profile
+from .queue import QueuedPod
+from .state import ClusterState
+
+# What kube-scheduler's DynamicResources plugin says after every Pod that fits nowhere and has no claims of devices.
+NO_CLAIMS = "no new claims to deallocate"
+
+
+class Preempting(msgspec.Struct):
+    """Evicting would help: whom, and where."""
+
+    candidate: Candidate
+
+
+class Placing:
+    """Decisions that change the picture of the cluster, and nothing else yet."""
+
+    def __init__(self, state: ClusterState, gangs: Gangs) -> None:
+        self.state = state
+        self.gangs = gangs
+        self.budgets = Budgets()
+        self.assumed: dict[str, Assumption] = {}
+        self._finder = Finder(state, self.budgets)
+
+    def place(self, evaluator: Evaluator, queued: QueuedPod) -> Placement | Rejection:
+        """Find a node and assume the Pod there. Raises PluginError; nothing is held then."""
+        pod = queued.pod
+        outcome = evaluator.place(pod)
+        if isinstance(outcome, Placement):
+            self._reserve(evaluator.profile, pod, outcome.node)
+            self.state.nominated.drop(pod.uid)
+            self.state.add_pod(pod, outcome.node)
+            self.gangs.placed(pod)
+            self.assumed[pod.uid] = Assumption(queued, outcome.node, evaluator.profile.scheduler_name)
+        return outcome
+
+    def take_back(self, profile: Profile | None, uid: str) -> Assumption | None:
+        """The Pod does not go there after all. Returns what was assumed."""
+        assumption = self.assumed.pop(uid, None)
+        if assumption is None:
+            return None
+        pod = assumption.queued.pod
+        self.state.remove_pod(uid)
+        self.gangs.waits(pod)
+        self.unreserve(profile, pod, assumption.node)
+        nominated = pod.pod.status.nominated_node_name
+        if nominated:
+            self.state.nominated.put(pod, nominated)
+        return assumption
+
+    def unreserve(self, profile: Profile | None, pod: PodInfo, node: str) -> None:
+        """Let plugins give back what they hold for a Pod."""
+        for plugin in reversed(profile.reservers if profile is not None else []):
+            plugin.unreserve(pod, node, self.state)
+
+    def find_victims(self, evaluator: Evaluator, pod: PodInfo, rejection: Rejection) -> Preempting | Refused | None:
+        """Whom to evict for a Pod that fits nowhere. None where the profile has no preemption."""
+        plugin = evaluator.profile.post_filter
+        if plugin is None or not rejection.diagnosis.node_count:
+            return None
+        limits: Limits = getattr(plugin, "limits", Limits())
+        found = self._finder.find(evaluator, pod, rejection, limits)
+        return Preempting(found) if isinstance(found, Candidate) else found
+
+    def nominate(self, pod: PodInfo, node: str) -> list[PodInfo]:
+        """Keep a node's room for a Pod. Returns those of lower priority that are not nominated there any more."""
+        outranked = [other for other in self.state.nominated.at(node) if other.priority < pod.priority]
+        for other in outranked:
+            self.state.nominated.drop(other.uid)
+        self.state.nominated.put(pod, node)
+        return outranked
+
+    def _reserve(self, profile: Profile, pod: PodInfo, node: str) -> None:
+        for index, plugin in enumerate(profile.reservers):
+            try:
+                plugin.reserve(pod, node, self.state)
+            except Exception as error:  # a plugin's fault stays its Pod's problem, whatever it raises
+                for earlier in reversed(profile.reservers[:index]):
+                    earlier.unreserve(pod, node, self.state)
+                raise error if isinstance(error, PluginError) else PluginError(plugin.name, "reserve", error) from error
+
+
+def postfilter_message(refused: Refused | None) -> str:
+    """The end of upstream's message: what its PostFilter plugins said, in their order."""
+    return f"{NO_CLAIMS}, preemption: {refused.message}" if refused is not None else ""

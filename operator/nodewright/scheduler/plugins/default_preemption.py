@@ -1,0 +1,44 @@
+"""DefaultPreemption: its arguments. The work is done by `nodewright.scheduler.preemption`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..events import Event
+from ..plugin import Plugin, Scope
+from ..pods import PodPart
+from ..preemption.limits import Limits
+
+
+class Args(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """DefaultPreemptionArgs: how many candidates to find, as a share of the nodes in question and at least."""
+
+    min_candidate_nodes_percentage: int = 10
+    min_candidate_nodes_absolute: int = 100
+
+
+class DefaultPreemption(Plugin):
+    """Evicts Pods of lower priority where that makes room for a Pod that fits nowhere."""
+
+    name = "DefaultPreemption"
+    scope = Scope.NODES
+    reads = PodPart.SPEC
+    events = Event.NONE
+    args_type = Args
+    is_post_filter = True
+
+    def __init__(self, args: Args | None = None) -> None:
+        args = args or Args()
+        if not 0 <= args.min_candidate_nodes_percentage <= 100:
+            raise ValueError(
+                f"minCandidateNodesPercentage: not in valid range [0, 100]: {args.min_candidate_nodes_percentage}"
+            )
+        if args.min_candidate_nodes_absolute < 0:
+            raise ValueError(
+                f"minCandidateNodesAbsolute: not in valid range [0, inf): {args.min_candidate_nodes_absolute}"
+            )
+        if not args.min_candidate_nodes_percentage and not args.min_candidate_nodes_absolute:
+            raise ValueError(
+                "minCandidateNodesPercentage, minCandidateNodesAbsolute: both cannot be zero at the same time"
+            )
+        self.limits = Limits(args.min_candidate_nodes_percentage, args.min_candidate_nodes_absolute)
