@@ -2,9 +2,9 @@
 
     python tests/bench/scheduler_bench.py [--workload basic]... [--rounds 2] [--only nodewright] [--all-nodes]
 
-The clock runs from the first binding that a watch shows to the last, for both alike; starting up is shown apart.
-kube-scheduler is obtained as the control plane's binaries are: a directory, the cache, a download, or a build. It looks
-at a part of the nodes (of 1000: 420) unless told --all-nodes; ours looks at all of them always.
+The clock runs from the first change of a Pod that a watch shows to the last binding, for both alike; starting up is
+shown apart. kube-scheduler is obtained as the control plane's binaries are: a directory, the cache, a download, or a
+build. It looks at a part of the nodes (of 1000: 420) unless told --all-nodes; ours looks at all of them always.
 Every outcome is checked: a Pod without a node, an over-committed node or a broken rule fails the benchmark.
 """
 

@@ -95,13 +95,15 @@ async def make_pods(client: Client, workload: Workload, scheduler_name: str) -> 
 async def remove_pods(client: Client) -> None:
     """Delete all Pods, Services and events, so that every round starts from the same state."""
     now = {"gracePeriodSeconds": "0"}
-    for namespace in (NAMESPACE, CHURN_NAMESPACE):
-        await client.request("DELETE", PODS.path(namespace), params=now, timeout=300)
-        await client.request("DELETE", SERVICES.path(namespace), timeout=300)
-        await client.request("DELETE", EVENTS_V1.path(namespace), timeout=300)
-        left = await count(client, PODS.path(namespace))
-        if left:
-            raise RuntimeError(f"{left} Pods of {namespace} are left after their deletion")
+
+    async def remove(path: str) -> None:
+        await client.request("DELETE", path, params=now, timeout=300)
+        if left := await count(client, path):
+            raise RuntimeError(f"{left} objects are left at {path} after their deletion")
+
+    # The server deletes the objects of a collection one after another; what is apart may go at the same time.
+    kinds = (PODS, SERVICES, EVENTS_V1)
+    await each((kind.path(namespace) for kind in kinds for namespace in (NAMESPACE, CHURN_NAMESPACE)), remove)
 
 
 class Meta(msgspec.Struct, rename="camel"):

@@ -21,23 +21,24 @@ from nodewright.controlplane.cluster import LocalCluster
 from nodewright.kube.client import Client
 from nodewright.kube.resources import EVENTS_V1, NODES, PODS
 
-# Seconds without any binding after which a contender has failed.
+# Seconds without any change of a Pod, and in all, after which a contender has failed.
 STALLED = 60.0
+TIMEOUT = 600.0
 # How long a Pod that fits nowhere may wait for its condition once all others are told.
 TOLD = 10.0
 
 
 class Stalled(Exception):
-    """The scheduler does not bind what is left."""
+    """The scheduler does not bind what is left, or takes too long."""
 
 
 class Round(msgspec.Struct):
     """One drained backlog. Times in seconds, memory in MiB, `cpu_per_pod` and decisions in milliseconds.
 
-    The drain lasts from the first binding that a watch shows to the last. `cpu` is the scheduler's from its start until
-    every event is posted, `cpu_per_pod` the part of it after the first binding; shares are percent of one core during
-    the drain. `decisions` counts attempts, `widest` is the largest number of measured Pods on a node, `victims` are
-    Pods that were there before and are gone.
+    The drain lasts from the first change of a Pod that a watch shows (a binding, a refusal, the end of a victim) to the
+    last binding. `cpu` is the scheduler's from its start until every event is posted, `cpu_per_pod` the part of it from
+    the first change on; shares are percent of one core during the drain. `decisions` counts attempts, `widest` is the
+    largest number of measured Pods on a node, `victims` are Pods that were there before and are gone.
     """
 
     workload: str
@@ -96,6 +97,7 @@ class Observer:
         self._moment = moment
         self.times: dict[str, float] = {}
         self.nodes: Counter[str] = Counter()
+        self.changes = 0
         self.first: Moment | None = None
         self.last: Moment | None = None
 
@@ -107,6 +109,11 @@ class Observer:
             )
             async for event in watch:
                 self._version = event.resource_version
+                if event.type == "BOOKMARK":
+                    continue
+                self.changes += 1
+                if self.first is None:
+                    self.first = self._moment()
                 self._note(event.object)
                 if self.last is not None:
                     return
@@ -117,23 +124,23 @@ class Observer:
             return
         self.times[name] = time.monotonic()
         self.nodes[node] += 1
-        if self.first is None:
-            self.first = self._moment()
         if len(self.times) == len(self._wanted):
             self.last = self._moment()
 
     async def watch_over(self, running: Running) -> None:
-        """Run while the scheduler does. Raises Stalled when nothing is bound for too long."""
+        """Run while the scheduler does. Raises Stalled when nothing happens for too long."""
         observing = asyncio.create_task(self.run())
         try:
             seen, progress = 0, time.monotonic()
             while not observing.done():
                 await asyncio.wait({observing}, timeout=1.0)
                 running.require_alive()
-                if len(self.times) != seen:
-                    seen, progress = len(self.times), time.monotonic()
-                if not observing.done() and time.monotonic() - progress > STALLED:
-                    raise Stalled(f"{seen} of {len(self._wanted)} Pods bound, and no more for {STALLED:.0f} s")
+                now = time.monotonic()
+                if self.changes != seen:
+                    seen, progress = self.changes, now
+                if not observing.done() and (now - progress > STALLED or now - running.started > TIMEOUT):
+                    bound = f"{len(self.times)} of {len(self._wanted)} Pods bound"
+                    raise Stalled(f"{bound} in {now - running.started:.0f} s, no change for {now - progress:.0f} s")
             await observing
         finally:
             observing.cancel()

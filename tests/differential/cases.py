@@ -8,12 +8,7 @@ from differential import clusters, podspecs
 from differential.clusters import Object, percent
 from hypothesis import strategies as st
 
-from nodewright.scheduler.registry import DEFAULT_PLUGINS
-
-_HAVE = {plugin.name for plugin in DEFAULT_PLUGINS}
-# A feature is left out while we have no plugin for it.
-_NEEDS = {"spread": "PodTopologySpread", "pod affinity": "InterPodAffinity", "default spread": "PodTopologySpread"}
-FEATURES = tuple(f for f in (*podspecs.FEATURES, "images") if _NEEDS.get(f, f) in _HAVE or f not in _NEEDS)
+FEATURES = (*podspecs.FEATURES, "images")
 
 
 class Case:

@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 from differential.lab import Verdict
 from differential.ours import Answer
-
 # Of plugins that only one side has or logs, a score of 0 says as much as none.
 Scores = dict[str, dict[str, int]]
 
@@ -43,9 +42,10 @@ def differences(verdict: Verdict, kept: Answer, fresh: Answer) -> list[str]:
 def _in_messages(verdict: Verdict, source: str, answer: Answer) -> list[str]:
     if not answer.message:
         return [f"{source}: upstream says {verdict.message!r}, ours fits on {sorted(answer.totals) or answer.node}"]
-    if verdict.message == answer.message:
+    theirs, ours = verdict.message, answer.message
+    if theirs == ours:
         return []
-    lines = difflib.ndiff(verdict.message.split(", "), answer.message.split(", "))
+    lines = difflib.ndiff(theirs.split(", "), ours.split(", "))
     return [
         f"{source}: messages differ (- upstream, + ours)\n  " + "\n  ".join(line.rstrip() for line in lines if line[0] != "?")
     ]

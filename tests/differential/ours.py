@@ -31,6 +31,11 @@ class Answer(msgspec.Struct):
     plugins: dict[str, dict[str, int]] = {}
     # The node that was chosen, where a choice was made.
     node: str = ""
+    # Where no node fits as things are: whom to evict, and where.
+    nominated: str = ""
+    victims: list[str] = []
+    # What `explain` says in place of the message.
+    explained: str = ""
 
 
 class Ours:
@@ -40,45 +45,59 @@ class Ours:
         self._profile = profile
         self._standing = standing
         self._nodes = nodes
-        self.pods = {pod.metadata.uid: pod for pod in pods}
+        self._pods = {pod.metadata.uid: pod for pod in pods}
+        self._core = self._told()
+
+    def _told(self) -> SchedulerCore:
+        """A scheduler that has just been told of all there is."""
         ticks = itertools.count()
-        self._core = SchedulerCore({SCHEDULER_NAME: profile}, lambda: float(next(ticks)))
-        for node in nodes:
-            self._core.on_node(None, node)
-        for pod in pods:
-            self._core.on_pod(None, pod)
+        core = SchedulerCore({SCHEDULER_NAME: self._profile}, lambda: float(next(ticks)))
+        self._standing.tell(core)
+        for node in self._nodes:
+            core.on_node(None, node)
+        for pod in self._pods.values():
+            core.on_pod(None, pod)
+        return core
 
     def decide(self, pod: Pod) -> Answer:
         """Run a cycle for the Pod."""
-        self._core.on_pod(None, pod)
-        with _recorded_totals() as recorded:
-            attempt = self._core.attempt()
-        assert attempt is not None
-        assert attempt.pod.uid == pod.metadata.uid
-        if isinstance(attempt.outcome, Placement):
-            return Answer(recorded, node=attempt.outcome.node)
-        if isinstance(attempt.outcome, Diagnosis):
-            return Answer(message=attempt.outcome.message())
-        raise AssertionError(f"unexpected outcome {attempt.outcome!r}") from (
-            attempt.outcome if isinstance(attempt.outcome, Exception) else None
-        )
+        return _decide(self._core, pod)
 
-    def explain(self, pod: Pod) -> Answer:
-        """Ask every plugin about every node, with nothing kept from before."""
-        cluster = explain.Cluster(self._nodes, list(self.pods.values()))
-        explanation = cluster.explain(self._profile, pod)
+    def decide_anew(self, pod: Pod) -> Answer:
+        """The same with nothing kept from before, and with the score that each plugin gives."""
+        core = self._told()
+        info = core.factory.info(pod)
+        explanation = explain.explain(self._profile, core.state, info)
+        answer = _decide(core, pod)
         fitting = [verdict for verdict in explanation.nodes if verdict.fits]
-        return Answer(
-            totals={verdict.node: verdict.total or 0 for verdict in fitting},
-            message=explanation.message,
-            plugins={v.node: {name: score.weighted for name, score in v.scores.items()} for v in fitting},
-        )
+        answer.plugins = {v.node: {name: score.weighted for name, score in v.scores.items()} for v in fitting}
+        answer.explained = explanation.message
+        return answer
 
-    def settle(self, waiting: Pod, outcome: Pod | None) -> None:
-        """What became of the Pod: bound by upstream, or gone (None)."""
-        self._core.on_pod(waiting, outcome)
-        if outcome is not None:
-            self.pods[outcome.metadata.uid] = outcome
+    def settle(self, before: Pod | None, after: Pod | None) -> None:
+        """A Pod was bound or changed by others, or is gone (None)."""
+        self._core.on_pod(before, after)
+        if after is not None and after.spec.node_name:
+            self._pods[after.metadata.uid] = after
+
+
+def _decide(core: SchedulerCore, pod: Pod) -> Answer:
+    core.on_pod(None, pod)
+    with _recorded_totals() as recorded:
+        attempt = core.attempt()
+    assert attempt is not None
+    assert attempt.pod.uid == pod.metadata.uid
+    outcome = attempt.outcome
+    if isinstance(outcome, Placement):
+        return Answer(recorded, node=outcome.node)
+    if isinstance(outcome, Exception):
+        raise AssertionError(f"our scheduler failed: {outcome}") from outcome
+    assert isinstance(outcome, Diagnosis), outcome
+    answer = Answer(message=outcome.message())
+    if attempt.preemption is not None:
+        answer.nominated = attempt.preemption.node
+        answer.victims = sorted(victim.key for victim in attempt.preemption.victims)
+    return answer
 
 
 @contextlib.contextmanager

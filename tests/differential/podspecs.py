@@ -7,7 +7,7 @@ from typing import Any
 
 from differential import clusters
 from differential.clusters import GPU, HOSTNAME, NODE_LABELS, NODE_NAMES, ZONE, lists_of, percent, some
-from differential.standing import NAMESPACE_LABELS
+from differential.standing import NAMESPACE_LABELS, OWNERS
 from hypothesis import strategies as st
 
 Object = dict[str, Any]
@@ -128,7 +128,7 @@ def node_requirement(draw: st.DrawFn) -> Object:
     if operator in ("Exists", "DoesNotExist"):
         return {"key": key, "operator": operator}
     if operator in ("Gt", "Lt"):
-        return {"key": "size", "operator": operator, "values": [draw(st.sampled_from(("1", "4", "-5", "10")))]}
+        return {"key": "size", "operator": operator, "values": [draw(st.sampled_from(("1", "4", "0", "10")))]}
     known = (*NODE_LABELS.get(key, NODE_NAMES[:4]), "other")
     return {"key": key, "operator": operator, "values": draw(st.lists(st.sampled_from(known), min_size=1, max_size=3))}
 
@@ -252,11 +252,23 @@ def pod_affinity(draw: st.DrawFn, pod: Object) -> None:
             pod["spec"].setdefault("affinity", {})[kind] = terms
 
 
+@st.composite
+def owner(draw: st.DrawFn, pod: Object) -> None:
+    """An owner whose selector may spread the Pod, as Services of the namespace do; it may not exist there."""
+    name = draw(st.sampled_from(sorted(OWNERS)))
+    resource = OWNERS[name][0]
+    reference = {"apiVersion": resource.api_version, "kind": resource.kind, "name": name, "uid": f"uid-{name}"}
+    if draw(percent(85)):
+        reference["controller"] = True
+    pod["metadata"]["ownerReferences"] = [reference]
+
+
 FEATURES: dict[str, Callable[[Object], st.SearchStrategy[None]]] = {
     "resources": lambda pod: resources(pod),
     "taints": lambda pod: tolerations(pod),
     "ports": lambda pod: host_ports(pod),
     "node affinity": lambda pod: node_affinity(pod),
+    "owners": lambda pod: owner(pod),
     "spread": lambda pod: spread(pod),
     "pod affinity": lambda pod: pod_affinity(pod),
 }

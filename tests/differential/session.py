@@ -16,7 +16,7 @@ def hold(lab: Lab, case: Case, profile: Profile) -> None:
     placed = list(case.pods)
     for body in case.incoming:
         created = lab.run(lab.create(body))
-        kept, fresh = ours.decide(created), ours.explain(created)
+        kept, fresh = ours.decide(created), ours.decide_anew(created)
         verdict = lab.run(lab.verdict(created))
         if found := compare.differences(verdict, kept, fresh):
             raise AssertionError(compare.report(found, case.nodes, placed, body, verdict, fresh))

@@ -103,7 +103,7 @@ class KubeScheduler:
         config.write_bytes(msgspec.json.encode(settings))
         argv = [
             *(str(self._binary), f"--config={config}", "--secure-port=0"),
-            "--vmodule=schedule_one=10,eventhandlers=5,node_tree=2",
+            "--vmodule=schedule_one=10,eventhandlers=5,node_tree=2,preemption=5,executor=5",
         ]
         with self._log_file.open("wb") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -49,6 +49,13 @@ def reasons(result: FilterResult, ctx: Context) -> None:
             _mask(reason.unresolvable, ctx, "unresolvable of a reason")
 
 
+def sentences(answer: Any) -> list[str]:
+    """What `detail` returned."""
+    if not isinstance(answer, list) or not all(isinstance(sentence, str) for sentence in answer):
+        raise TypeError(f"returned {_kind(answer)}; expected a list of texts")
+    return answer
+
+
 def scores(answer: Any, ctx: Context) -> IntArray:
     """What `score` or `normalize` returned, as 64-bit integers."""
     if not isinstance(answer, np.ndarray):

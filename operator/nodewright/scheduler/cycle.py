@@ -86,6 +86,11 @@ def run_filters(filters: Iterable[Plugin], ctx: Context, failures: list[Failure]
     return alive
 
 
+def details(plugin: Plugin, ctx: Context, position: int) -> list[str]:
+    """What one plugin says that a rejected node lacks, in sentences. Raises PluginError."""
+    return _call(plugin, "detail", checks.sentences, _call(plugin, "detail", plugin.detail, ctx, position))
+
+
 def run_score(scorer: Scorer, ctx: Context) -> IntArray | None:
     """One plugin's raw scores, checked for shape. Raises PluginError."""
     plugin = scorer.plugin

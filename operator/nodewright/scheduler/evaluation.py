@@ -213,16 +213,18 @@ class Evaluation:
         return np.where(feasible, self._plain + relative, INFEASIBLE)
 
     def _score(self, ctx: Context) -> None:
-        self._raw = []
-        self._plain = np.zeros(len(self.nodes), dtype=np.int64)
+        found: list[tuple[Scorer, IntArray]] = []
+        plain = np.zeros(len(self.nodes), dtype=np.int64)
         for scorer in (*self._scorers.static, *self._scorers.local):
             raw = cycle.run_score(scorer, ctx)
             if raw is None:
                 continue
             # Rows of the others are corrected in place, and the plugin may keep the array it returned.
-            self._raw.append((scorer, raw if scorer.plugin.scope == Scope.NODES else raw.copy()))
+            found.append((scorer, raw if scorer.plugin.scope == Scope.NODES else raw.copy()))
             if not scorer.normalizes:
-                self._plain += cycle.normalize(scorer, ctx, raw) * scorer.weight
+                plain += cycle.normalize(scorer, ctx, raw) * scorer.weight
+        # Kept only when all have answered: where one raises, the next Pod asks all of them again.
+        self._raw, self._plain = found, plain
 
     def _score_widely(self, pod: PodInfo, feasible: BoolArray) -> IntArray | None:
         total: IntArray | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 
 from .attempts import Assumption
 from .evaluator import Evaluator, Placement, Rejection
 from .gang import Gangs
-from .plugin import PluginError
+from .plugin import Plugin, PluginError
 from .pods import PodInfo
 from .preemption.budgets import Budgets
 from .preemption.choice import Candidate
@@ -16,6 +18,8 @@ from .preemption.limits import Limits
 from .profile import Profile
 from .queue import QueuedPod
 from .state import ClusterState
+
+log = logging.getLogger(__name__)
 
 # What kube-scheduler's DynamicResources plugin says after every Pod that fits nowhere and has no claims of devices.
 NO_CLAIMS = "no new claims to deallocate"
@@ -66,7 +70,7 @@ class Placing:
     def unreserve(self, profile: Profile | None, pod: PodInfo, node: str) -> None:
         """Let plugins give back what they hold for a Pod."""
         for plugin in reversed(profile.reservers if profile is not None else []):
-            plugin.unreserve(pod, node, self.state)
+            self._unreserve(plugin, pod, node)
 
     def find_victims(self, evaluator: Evaluator, pod: PodInfo, rejection: Rejection) -> Preempting | Refused | None:
         """Whom to evict for a Pod that fits nowhere. None where the profile has no preemption."""
@@ -85,13 +89,19 @@ class Placing:
         self.state.nominated.put(pod, node)
         return outranked
 
+    def _unreserve(self, plugin: Plugin, pod: PodInfo, node: str) -> None:
+        try:
+            plugin.unreserve(pod, node, self.state)
+        except Exception:  # it must not, and nobody could do better by knowing
+            log.exception("plugin failed", extra={"pod": pod.key, "plugin": plugin.name, "point": "unreserve"})
+
     def _reserve(self, profile: Profile, pod: PodInfo, node: str) -> None:
         for index, plugin in enumerate(profile.reservers):
             try:
                 plugin.reserve(pod, node, self.state)
             except Exception as error:  # a plugin's fault stays its Pod's problem, whatever it raises
                 for earlier in reversed(profile.reservers[:index]):
-                    earlier.unreserve(pod, node, self.state)
+                    self._unreserve(earlier, pod, node)
                 raise error if isinstance(error, PluginError) else PluginError(plugin.name, "reserve", error) from error
 
 

@@ -131,6 +131,14 @@ class Plugin:
         """
         return True
 
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """Why `filter` rejects the node at a position of `ctx.nodes`: what is missing, with numbers and names.
+
+        For `explain`: one sentence for each thing that is missing, none where the reason says it all. Asked about nodes
+        that the filter has rejected; for a Pod that `prepare` has rejected, about any one node.
+        """
+        return []
+
     def shares(self, pod: PodInfo) -> bool:
         """Whether the answers for this Pod may be kept for others of the same signature (see `reads`)."""
         return True
@@ -157,11 +165,20 @@ class Plugin:
         return getattr(cls, point) is not getattr(Plugin, point)
 
 
+class Refusal(Exception):
+    """Raised by a plugin's `reserve` or `pre_bind` that has its reasons: people are shown its text alone."""
+
+
 class PluginError(Exception):
-    """A plugin raised. `str()` is what the Pod's event says."""
+    """A plugin raised. `str()` is what the Pod's event says, in upstream's form."""
 
     def __init__(self, plugin: str, point: str, cause: BaseException) -> None:
-        super().__init__(f'running "{plugin}" {point} plugin: {type(cause).__name__}: {cause}')
+        text = str(cause) if isinstance(cause, Refusal) else f"{type(cause).__name__}: {cause}"
+        binding = {"reserve": "Reserve", "pre_bind": "PreBind"}.get(point)
+        if binding is not None:
+            super().__init__(f'running {binding} plugin "{plugin}": {text}')
+        else:
+            super().__init__(f'running "{plugin}" {point} plugin: {text}')
         self.plugin = plugin
         self.point = point
 

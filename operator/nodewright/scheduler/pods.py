@@ -31,12 +31,22 @@ class PodPart(enum.Flag):
     IDENTITY = enum.auto()
 
 
+ANY_ADDRESS = "0.0.0.0"
+
+
 class HostPort(msgspec.Struct, frozen=True):
     """A port of the host that the Pod wants: address ("" and "0.0.0.0" mean all), protocol, number."""
 
     ip: str
     protocol: str
     port: int
+
+    def conflicts(self, other: HostPort) -> bool:
+        """Whether the two cannot be had on one node: the same port, at one address or with either at all of them."""
+        if (self.protocol, self.port) != (other.protocol, other.port):
+            return False
+        ours, theirs = self.ip or ANY_ADDRESS, other.ip or ANY_ADDRESS
+        return ours == theirs or ANY_ADDRESS in (ours, theirs)
 
 
 class PodTemplate:

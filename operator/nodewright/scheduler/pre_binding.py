@@ -142,4 +142,12 @@ class PreBinding:
 
 
 def _wanting(profile: Profile, binding: Binding) -> list[Plugin]:
-    return [plugin for plugin in profile.pre_binders if plugin.wants_pre_bind(binding.queued.pod)]
+    return [plugin for plugin in profile.pre_binders if _wants(plugin, binding)]
+
+
+def _wants(plugin: Plugin, binding: Binding) -> bool:
+    try:
+        return plugin.wants_pre_bind(binding.queued.pod)
+    except Exception:  # whoever cannot say is asked
+        log.exception("plugin failed", extra={"plugin": plugin.name, "point": "wants_pre_bind"})
+        return True

@@ -171,6 +171,8 @@ class ProfileWatcher:
                 await self._client.patch(
                     SCHEDULERPROFILES, item.metadata.name, patch, kind=PatchType.MERGE, subresource="status"
                 )
+            except NotFound:
+                continue  # deleted meanwhile
             except ApiError as error:
                 log.warning("status not written", extra={"profile": item.metadata.name, "error": str(error)})
 

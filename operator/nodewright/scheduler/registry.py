@@ -117,7 +117,7 @@ def _fault(cls: type[Plugin], name: str) -> str:
     args_type = cls.args_type
     if args_type is not None and not (isinstance(args_type, type) and issubclass(args_type, msgspec.Struct)):
         return f"has args_type = {args_type!r}, which is no msgspec.Struct"
-    for method in ("prepare", "filter", "score", "normalize", "shares", "reserve", "unreserve"):
+    for method in ("prepare", "filter", "score", "normalize", "shares", "reserve", "unreserve", "wants_pre_bind"):
         if inspect.iscoroutinefunction(getattr(cls, method)):
             return f"has an async {method}; only pre_bind may await"
     if not inspect.iscoroutinefunction(cls.pre_bind):

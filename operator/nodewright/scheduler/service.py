@@ -126,7 +126,8 @@ class Scheduler:
         await self._pre_binding.close()
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT):
-                await self.binder.wait_idle()
+                if self.binder.may_bind():  # else somebody else binds by now
+                    await self.binder.wait_idle()
                 await asyncio.gather(*self._evictions)
                 await self.announcer.flush()
         except TimeoutError:

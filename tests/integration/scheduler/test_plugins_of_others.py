@@ -61,7 +61,7 @@ def process(lab, installed):
 
 async def test_the_example_is_found_by_entry_point_and_decides(space, client, profile, lab, installed, process):
     await space.node("loud", "64", labels={"example.com/noise": "loud"})
-    await space.node("busy", "64")
+    await space.node("busy", "8")
     await space.node("quiet", "4")
     manifest = yaml.safe_load((EXAMPLE / "profile.yaml").read_text())
     spec = manifest["spec"]
@@ -75,7 +75,7 @@ async def test_the_example_is_found_by_entry_point_and_decides(space, client, pr
     # The default plugins alone would take the emptiest node, which is loud, and then the largest, which is busy.
     await space.pod("light", {"cpu": "1"}, schedulerName="quiet")
     assert await space.bound("light") == {"light": "quiet"}
-    await space.pod("heavy", {"cpu": "65"}, schedulerName="quiet")
+    await space.pod("heavy", {"cpu": "16"}, schedulerName="quiet")
     message = (await space.refused("heavy"))["message"]
     assert message.startswith("0/3 nodes are available: 1 node(s) were too loud, 2 Insufficient cpu.")
     # What the plugin names as its events lets the Pod through: the node gets quiet.
@@ -120,9 +120,7 @@ async def test_plugins_that_cannot_be_loaded_make_their_profiles_invalid(
             "has an async filter; only pre_bind may await",
         ),
         "Explodes": (
-            CLASS.format(
-                name="Explodes", body="    def __init__(self, args=None):\n        raise RuntimeError('bang')\n"
-            ),
+            CLASS.format(name="Explodes", body="    def __init__(self, args=None):\n        raise OSError('bang')\n"),
             "plugin 'Explodes' cannot be made: OSError: bang",
         ),
     }
@@ -209,6 +207,12 @@ class Faulty(Plugin):
     def reserve(self, pod, node, state):
         self._raise_at("reserve", pod)
 
+    def unreserve(self, pod, node, state):
+        raise LookupError("there is nothing")
+
+    def wants_pre_bind(self, pod):
+        raise LookupError("no idea")
+
     async def pre_bind(self, pod, node, state, client):
         self._raise_at("pre_bind", pod)
 
@@ -232,8 +236,8 @@ FAULTS = {
     "normalize-in-place": "normalize plugin: ValueError: output array is read-only",
     "normalize-none": "normalize plugin: TypeError: returned an object of type NoneType; expected an array of integers",
     "shares": "shares plugin: ZeroDivisionError: in shares",
-    "reserve": "reserve plugin: ZeroDivisionError: in reserve",
-    "pre_bind": "pre_bind plugin: ZeroDivisionError: in pre_bind",
+    "reserve": 'running Reserve plugin "Faulty": ZeroDivisionError: in reserve',
+    "pre_bind": 'running PreBind plugin "Faulty": ZeroDivisionError: in pre_bind',
 }
 
 
@@ -258,7 +262,7 @@ async def test_a_faulty_plugin_fails_its_pods_and_no_others(space, start, profil
         await make(f"good-{name}")
     await space.bound(*(f"good-{name}" for name in names.values()))
     for fault, name in names.items():
-        text = f'running "Faulty" {FAULTS[fault]}'
+        text = FAULTS[fault] if FAULTS[fault].startswith("running") else f'running "Faulty" {FAULTS[fault]}'
         condition = await space.refused(name)
         assert (condition["reason"], condition["message"][: len(text)]) == ("SchedulerError", text)
 

@@ -161,21 +161,18 @@ async def test_explain_says_what_is_wrong_with_a_question(space, lab):
     assert "Traceback" not in err
 
 
-def test_the_benchmark_runs():
-    argv = [
-        sys.executable,
-        "tests/bench/scheduler_bench.py",
-        "--nodes",
-        "10",
-        "--pods",
-        "30",
-        "--rounds",
-        "1",
-        "--json",
-    ]
-    result = subprocess.run([*argv, "--only", "nodewright"], cwd=ROOT, capture_output=True)
-    assert result.returncode == 0, result.stderr.decode()
-    (round_,) = msgspec.json.decode(result.stdout)
-    assert round_["contender"] == "nodewright"
-    assert round_["events"] == 30
-    assert round_["rate"] > 0
+@pytest.mark.timeout(240)
+def test_the_benchmark_runs_every_workload_and_finds_nothing_wrong():
+    sizes = ["--nodes", "12", "--pods", "36", "--rounds", "1"]
+    argv = [sys.executable, "tests/bench/scheduler_bench.py", *sizes, "--only", "nodewright", "--json"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    result = msgspec.json.decode(done.stdout)
+    assert result["wrong"] == []
+    rounds = {round_["workload"]: round_ for round_ in result["rounds"]}
+    assert len(rounds) == 10
+    assert rounds["basic"]["contender"] == "nodewright"
+    assert rounds["basic"]["events"] == 36
+    assert all(round_["rate"] > 0 and round_["decision_p99"] > 0 for round_ in rounds.values())
+    assert rounds["anti-required"]["widest"] == 1
+    assert rounds["preemption"]["victims"] == 36

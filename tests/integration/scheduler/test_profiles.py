@@ -1,21 +1,20 @@
 """SchedulerProfiles against a real API server: what the schema refuses, what the scheduler refuses and does."""
 
-from pathlib import Path
+import subprocess
 
 import msgspec
 import pytest
+import yaml
 
 from nodewright.kube.client import PatchType
 from nodewright.kube.errors import ApiError
 from nodewright.kube.resources import SCHEDULERPROFILES
+from nodewright.scheduler.profile import profile_from_object
+from support.cluster import EXAMPLES
 
 from .conftest import verdict
 
 pytestmark = pytest.mark.needs_cluster
-
-ROOT = Path(__file__).parents[3]
-EXAMPLE = ROOT / "examples/scheduler-plugin"
-
 
 # --- the schema -----------------------------------------------------------------------------------------------------
 
@@ -193,3 +192,64 @@ async def test_points_have_their_effect(space, start, profile, client):
     await space.pod("tolerant", {"cpu": "2"}, schedulerName="tolerant")
     assert await space.bound("tolerant") == {"tolerant": "tainted"}
     assert "1 node(s) had untolerated taint(s)" in (await space.refused("strict"))["message"]
+
+
+async def test_post_filter_decides_over_preemption(space, start, profile, client):
+    await space.node("n", "1")
+    start()
+    await profile("gentle", **point("postFilter", disabled=("*",)))
+    await profile("usual")
+    await verdict(client, "gentle")
+    for name in ("gentle", "usual"):
+        await space.pod(name, {"cpu": "2"}, schedulerName=name)
+    assert (await space.refused("gentle"))["message"] == "0/1 nodes are available: 1 Insufficient cpu."
+    assert "preemption: 0/1 nodes are available" in (await space.refused("usual"))["message"]
+
+
+async def test_arguments_have_their_effect(space, start, profile, client):
+    for name, zone in (("a", "x"), ("b", "y")):
+        await space.node(name, labels={"zone": zone, "example.com/pool": zone})
+    start()
+    expression = {"key": "example.com/pool", "operator": "In", "values": ["y"]}
+    required = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    affinity = {"requiredDuringSchedulingIgnoredDuringExecution": required}
+    await profile("pooled", **args("NodeAffinity", addedAffinity=affinity))
+    await verdict(client, "pooled")
+    await space.pod("inside", schedulerName="pooled")
+    assert await space.bound("inside") == {"inside": "b"}
+    await space.pod("outside", schedulerName="pooled", nodeSelector={"zone": "x"})
+    assert "1 node(s) didn't match scheduler-enforced node affinity" in (await space.refused("outside"))["message"]
+
+
+# --- the examples ---------------------------------------------------------------------------------------------------
+
+
+def test_the_examples_are_taken_and_the_plugins_folder_is_no_obstacle(lab, binaries):
+    def applied(path, mode):
+        argv = [
+            str(binaries["kubectl"]),
+            "--kubeconfig",
+            str(lab.kubeconfig),
+            "apply",
+            f"--dry-run={mode}",
+            "-o",
+            "name",
+        ]
+        done = subprocess.run([*argv, "-f", str(path)], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.split()
+
+    # On the client's side, since one example brings its own namespace.
+    everything = applied(EXAMPLES, "client")
+    assert "schedulerprofile.nodewright.dev/packed" in everything
+    assert "schedulerprofile.nodewright.dev/quiet" not in everything
+    assert "schedulerprofile.nodewright.dev/packed" in applied(EXAMPLES / "50-schedulerprofile.yaml", "server")
+    quiet = applied(EXAMPLES / "scheduler-plugin/profile.yaml", "server")
+    assert quiet == ["schedulerprofile.nodewright.dev/quiet"]
+
+
+def test_the_example_profile_is_one():
+    documents = yaml.safe_load_all((EXAMPLES / "50-schedulerprofile.yaml").read_text())
+    (spec,) = [each["spec"] for each in documents if each["kind"] == "SchedulerProfile"]
+    profile = profile_from_object(spec)
+    assert "ImageLocality" not in [scorer.plugin.name for scorer in profile.scorers]

@@ -79,7 +79,37 @@ USES: dict[tuple[str, str, str], dict[str, Use]] = {
         "create": (f"{CP}/framework/leader.py", r"client\.create\(LEASES"),
         "update": (f"{CP}/framework/leader.py", r"client\.replace\(LEASES"),
     },
-    ("scheduler", "", "pods"): dict.fromkeys(WATCH, (f"{CP}/scheduler/service.py", r"WatchCache\(client, PODS")),
+    ("scheduler", "", "pods"): {
+        **dict.fromkeys(WATCH, (f"{CP}/scheduler/service.py", r"WatchCache\(client, PODS")),
+        "get": (f"{CP}/scheduler/binder.py", r"client\.get\(PODS"),
+        "delete": (f"{CP}/scheduler/preemption/evictor.py", r"client\.delete\(PODS"),
+    },
+    **{
+        ("scheduler", group, plural): dict.fromkeys(WATCH, (f"{CP}/scheduler/{file}.py", constant))
+        for group, plural, file, constant in (
+            ("", "namespaces", "surroundings", r"_cache\(NAMESPACES"),
+            ("", "services", "surroundings", r"_cache\(SERVICES"),
+            ("", "replicationcontrollers", "surroundings", r"OWNERS = .*REPLICATIONCONTROLLERS"),
+            ("apps", "replicasets", "surroundings", r"OWNERS = .*APPS_REPLICASETS"),
+            ("apps", "statefulsets", "surroundings", r"OWNERS = .*APPS_STATEFULSETS"),
+            ("policy", "poddisruptionbudgets", "surroundings", r"_cache\(PODDISRUPTIONBUDGETS"),
+            ("storage.k8s.io", "storageclasses", "storage_watch", r"_cache\(STORAGECLASSES"),
+            ("storage.k8s.io", "csinodes", "storage_watch", r"_cache\(CSINODES"),
+            ("storage.k8s.io", "csidrivers", "storage_watch", r"_cache\(CSIDRIVERS"),
+            ("storage.k8s.io", "csistoragecapacities", "storage_watch", r"_cache\(CSISTORAGECAPACITIES"),
+            ("storage.k8s.io", "volumeattachments", "storage_watch", r"_cache\(VOLUMEATTACHMENTS"),
+        )
+    },
+    **{
+        ("scheduler", "", plural): {
+            **dict.fromkeys(WATCH, (f"{CP}/scheduler/storage_watch.py", rf"_cache\({constant}")),
+            "patch": (f"{CP}/scheduler/plugins/volume_prebind.py", rf"client\.patch\({constant}"),
+        }
+        for plural, constant in (
+            ("persistentvolumes", "PERSISTENTVOLUMES"),
+            ("persistentvolumeclaims", "PERSISTENTVOLUMECLAIMS"),
+        )
+    },
     ("scheduler", "", "nodes"): dict.fromkeys(WATCH, (f"{CP}/scheduler/service.py", r"WatchCache\(client, NODES")),
     ("scheduler", "", "pods/binding"): {"create": (f"{CP}/scheduler/binder.py", r"/binding|\"binding\"")},
     ("scheduler", "", "pods/status"): {

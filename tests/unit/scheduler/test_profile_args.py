@@ -85,6 +85,10 @@ def test_arguments_of_a_default_that_is_switched_off_may_stay_but_must_be_right(
     assert "unknown field" in refused("NodeAffinity", {"x": 1}, disabled)
 
 
+def constraint(**more):
+    return {"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway", **more}
+
+
 @pytest.mark.parametrize(
     ("plugin", "args", "complaint"),
     [
@@ -98,22 +102,76 @@ def test_arguments_of_a_default_that_is_switched_off_may_stay_but_must_be_right(
             {"resources": [{"name": "cpu"}, {"name": "cpu"}]},
             'resources[1].name: Duplicate value: "cpu"',
         ),
-        ("InterPodAffinity", {"hardPodAffinityWeight": 101}, "hardPodAffinityWeight"),
-        ("InterPodAffinity", {"hardPodAffinityWeight": -1}, "hardPodAffinityWeight"),
+        (
+            "InterPodAffinity",
+            {"hardPodAffinityWeight": 101},
+            "hardPodAffinityWeight: Invalid value: 101: not in valid range [0, 100]",
+        ),
+        ("InterPodAffinity", {"hardPodAffinityWeight": -1}, "hardPodAffinityWeight: Invalid value: -1: not in valid"),
         ("InterPodAffinity", {"hardPodAffinityWeight": "1"}, "hardPodAffinityWeight: Expected `int`, got `str`"),
-        ("PodTopologySpread", {"defaultingType": "Some"}, "defaultingType"),
+        (
+            "DefaultPreemption",
+            {"minCandidateNodesPercentage": 101, "minCandidateNodesAbsolute": -1},
+            "minCandidateNodesPercentage: Invalid value: 101: not in valid range [0, 100]; "
+            "minCandidateNodesAbsolute: Invalid value: -1: not in valid range [0, inf)",
+        ),
+        (
+            "DefaultPreemption",
+            {"minCandidateNodesPercentage": 0, "minCandidateNodesAbsolute": 0},
+            "minCandidateNodesPercentage: Invalid value: 0: cannot be zero at the same time as "
+            "minCandidateNodesAbsolute",
+        ),
+        (
+            "VolumeBinding",
+            {"bindTimeoutSeconds": -1},
+            "bindTimeoutSeconds: Invalid value: -1: should not be a negative value",
+        ),
+        ("VolumeBinding", {"shape": [{"utilization": 0, "score": 0}]}, "unknown field `shape`"),
         (
             "PodTopologySpread",
-            {"defaultConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway"}]},
-            "defaultingType",
+            {"defaultingType": "Some"},
+            'defaultingType: Unsupported value: "Some": supported values: "List", "System"',
         ),
         (
             "PodTopologySpread",
-            {
-                "defaultingType": "List",
-                "defaultConstraints": [{"maxSkew": 0, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway"}],
-            },
-            "defaultConstraints[0].maxSkew",
+            {"defaultConstraints": [constraint()]},
+            'defaultingType: Invalid value: "System": when .defaultConstraints are not empty',
+        ),
+        (
+            "PodTopologySpread",
+            {"defaultingType": "List", "defaultConstraints": [constraint(maxSkew=0)]},
+            "defaultConstraints[0].maxSkew: Invalid value: 0: not in valid range (0, inf)",
+        ),
+        (
+            "PodTopologySpread",
+            {"defaultingType": "List", "defaultConstraints": [constraint(topologyKey="", whenUnsatisfiable="")]},
+            "defaultConstraints[0].topologyKey: Required value: can not be empty; "
+            "defaultConstraints[0].whenUnsatisfiable: Required value: can not be empty",
+        ),
+        (
+            "PodTopologySpread",
+            {"defaultingType": "List", "defaultConstraints": [constraint(topologyKey="a b", whenUnsatisfiable="No")]},
+            'topologyKey: Invalid value: "a b": name part must',
+        ),
+        (
+            "PodTopologySpread",
+            {"defaultingType": "List", "defaultConstraints": [constraint(whenUnsatisfiable="No")]},
+            'whenUnsatisfiable: Unsupported value: "No": supported values: "DoNotSchedule", "ScheduleAnyway"',
+        ),
+        (
+            "PodTopologySpread",
+            {"defaultingType": "List", "defaultConstraints": [constraint(labelSelector={})]},
+            "defaultConstraints[0].labelSelector: Forbidden: constraint must not define a selector",
+        ),
+        (
+            "PodTopologySpread",
+            {"defaultingType": "List", "defaultConstraints": [constraint(), constraint(maxSkew=2)]},
+            'defaultConstraints[1]: Duplicate value: "{z, ScheduleAnyway}"',
+        ),
+        (
+            "PodTopologySpread",
+            {"defaultingType": "List", "defaultConstraints": [constraint(topologyKeys="z")]},
+            "defaultConstraints[0].topologyKeys: unknown field",
         ),
     ],
 )
@@ -126,8 +184,11 @@ def test_what_upstream_refuses_is_refused(plugin, args, complaint):
 def test_arguments_that_upstream_takes():
     build("NodeResourcesBalancedAllocation", {"resources": [{"name": "cpu", "weight": 0}, {"name": "a.b/c"}]})
     build("InterPodAffinity", {"hardPodAffinityWeight": 0, "ignorePreferredTermsOfExistingPods": True})
-    constraint = {"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "DoNotSchedule"}
-    build("PodTopologySpread", {"defaultingType": "List", "defaultConstraints": [constraint]})
+    build("DefaultPreemption", {"minCandidateNodesPercentage": 0, "minCandidateNodesAbsolute": 1})
+    build("VolumeBinding", {"bindTimeoutSeconds": 0})
+    several = [constraint(), constraint(whenUnsatisfiable="DoNotSchedule", minDomains=2), constraint(topologyKey="y")]
+    several[0].update(nodeAffinityPolicy="Ignore", nodeTaintsPolicy="Honor", matchLabelKeys=["a"])
+    build("PodTopologySpread", {"defaultingType": "List", "defaultConstraints": several})
     build("PodTopologySpread", {"defaultingType": "List"})
 
 

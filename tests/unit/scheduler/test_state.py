@@ -16,11 +16,29 @@ NAMES = st.sampled_from([f"n{i}" for i in range(8)])
 CPU = st.sampled_from(["0", "100m", "1", "1500m", "2"])
 ZONES = st.sampled_from(["", "z1", "z2"])
 TAINTS = st.sampled_from([[], [{"key": "k", "effect": "NoSchedule"}], [{"key": "k", "effect": "PreferNoSchedule"}]])
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+WEB = {"app": "web"}
+SELECTOR = {"matchLabels": WEB}
+NEAR = {"labelSelector": SELECTOR, "topologyKey": "zone"}
+
+
+def spread(when):
+    return {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": when, "labelSelector": SELECTOR}
+
+
 SHAPES = [
     {},
     {"nodeSelector": {"zone": "z1"}},
     {"tolerations": [{"operator": "Exists"}]},
     {"ports": [{"hostPort": 80}]},
+    {"labels": WEB},
+    {"labels": WEB, "topologySpreadConstraints": [spread("DoNotSchedule")]},
+    {"labels": WEB, "topologySpreadConstraints": [spread("ScheduleAnyway")]},
+    {"labels": WEB, "affinity": {"podAntiAffinity": {REQUIRED: [NEAR | {"topologyKey": "kubernetes.io/hostname"}]}}},
+    {"labels": WEB, "affinity": {"podAffinity": {REQUIRED: [NEAR]}}},
+    {"labels": {"app": "db"}, "affinity": {"podAffinity": {PREFERRED: [{"weight": 3, "podAffinityTerm": NEAR}]}}},
+    {"labels": {"app": "db"}, "affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 3, "podAffinityTerm": NEAR}]}}},
 ]
 
 

@@ -223,6 +223,14 @@ async def test_whatever_goes_away_ends_the_attempt_at_once(goes, message):
     assert await attempt.failure() == f"binding volumes: {message}"
 
 
+async def test_what_is_held_is_given_back_when_nobody_waits_any_more():
+    attempt = await Attempt(static(), "c").start()
+    attempt.task.cancel()
+    await asyncio.gather(attempt.task, return_exceptions=True)
+    assert [v.key for v in attempt.state.storage.free_volumes("wait")] == ["v"]
+    assert attempt.state.storage.reservations == {}
+
+
 async def test_what_takes_too_long_ends_the_attempt():
     attempt = await Attempt(provisioned(), "c", timeout=0).start()
     assert await attempt.failure() == "binding volumes: context deadline exceeded"

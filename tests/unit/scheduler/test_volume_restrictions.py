@@ -2,7 +2,17 @@
 
 import pytest
 
-from support.scheduler_builders import make_node, make_pod
+from nodewright.scheduler.evaluator import Evaluator
+from nodewright.scheduler.events import Event
+from nodewright.scheduler.plugins.node_volume_limits import NodeVolumeLimits
+from nodewright.scheduler.plugins.volume_binding import VolumeBinding
+from nodewright.scheduler.plugins.volume_restrictions import VolumeRestrictions
+from nodewright.scheduler.preemption.budgets import Budgets
+from nodewright.scheduler.preemption.choice import Candidate
+from nodewright.scheduler.preemption.finder import Finder
+from nodewright.scheduler.preemption.limits import Limits
+from nodewright.scheduler.profile import Profile
+from support.scheduler_builders import info, make_node, make_pod
 from support.storage_builders import Verdict, claim_pod, cluster, make_claim, make_volume, put
 
 DISK = "node(s) had no available disk"
@@ -110,3 +120,34 @@ def test_a_missing_claim_is_said_before_any_node():
     verdict = Verdict(cluster(make_node("n")), claim_pod("nope"))
     assert verdict.reason == 'persistentvolumeclaim "nope" not found'
     assert verdict.plugins == {"VolumeRestrictions"}
+
+
+@pytest.mark.parametrize(
+    ("gone", "wakes"),
+    [
+        (claim_pod("c"), True),
+        (claim_pod("d"), False),
+        (claim_pod("c", namespace="other"), False),
+        (make_pod(volumes=[{"name": "x", **gce("a")}]), True),
+        (make_pod(volumes=[{"name": "x", **gce("b")}]), False),
+        (make_pod(), False),
+    ],
+)
+def test_which_pods_were_in_the_way(gone, wakes):
+    waiting = make_pod(volumes=[{"name": "d", **gce("a")}, *claim_pod("c").spec.volumes])
+    state = cluster()
+    assert VolumeRestrictions().wakes(info(waiting), Event.POD_DELETE, info(gone), state) == wakes
+    had_claims = bool(gone.spec.volumes and gone.spec.volumes[0].persistent_volume_claim)
+    assert NodeVolumeLimits().wakes(info(waiting), Event.POD_DELETE, info(gone), state) == had_claims
+    assert VolumeBinding().wants_pre_bind(info(gone)) == had_claims
+
+
+def test_evicting_the_user_of_a_claim_for_one_pod_helps_only_at_its_node():
+    holder = claim_pod("c", node="n", priority=1)
+    idle = make_pod(node="m", priority=1)
+    state = cluster(make_node("n"), make_node("m"), rwop("c"), make_volume("pv-c", claim="c"), holder, idle)
+    evaluator, pod = Evaluator(Profile(), state), info(claim_pod("c", priority=5))
+    found = Finder(state, Budgets()).find(evaluator, pod, evaluator.place(pod), Limits())
+    assert isinstance(found, Candidate)
+    assert (found.node, [victim.uid for victim in found.victims]) == ("n", [holder.metadata.uid])
+    assert Verdict(state, claim_pod("c")).reason == f"2 {IN_USE}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ..arguments import Faults
 from ..events import Event
 from ..plugin import Plugin, Scope
 from ..pods import PodPart
@@ -29,16 +30,14 @@ class DefaultPreemption(Plugin):
 
     def __init__(self, args: Args | None = None) -> None:
         args = args or Args()
-        if not 0 <= args.min_candidate_nodes_percentage <= 100:
-            raise ValueError(
-                f"minCandidateNodesPercentage: not in valid range [0, 100]: {args.min_candidate_nodes_percentage}"
-            )
-        if args.min_candidate_nodes_absolute < 0:
-            raise ValueError(
-                f"minCandidateNodesAbsolute: not in valid range [0, inf): {args.min_candidate_nodes_absolute}"
-            )
-        if not args.min_candidate_nodes_percentage and not args.min_candidate_nodes_absolute:
-            raise ValueError(
-                "minCandidateNodesPercentage, minCandidateNodesAbsolute: both cannot be zero at the same time"
-            )
+        percentage, absolute = args.min_candidate_nodes_percentage, args.min_candidate_nodes_absolute
+        faults = Faults()
+        faults.in_range("minCandidateNodesPercentage", percentage, 0, 100)
+        if absolute < 0:
+            faults.invalid("minCandidateNodesAbsolute", absolute, "not in valid range [0, inf)")
+        if not percentage and not absolute:
+            for field, other in (("Percentage", "Absolute"), ("Absolute", "Percentage")):
+                why = f"cannot be zero at the same time as minCandidateNodes{other}"
+                faults.invalid(f"minCandidateNodes{field}", 0, why)
+        faults.check()
         self.limits = Limits(args.min_candidate_nodes_percentage, args.min_candidate_nodes_absolute)

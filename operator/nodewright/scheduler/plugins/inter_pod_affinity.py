@@ -5,14 +5,16 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from ..arguments import Faults
 from ..events import Event
 from ..plugin import MAX_SCORE, Context, FilterResult, Plugin, Reason, Scope
-from ..pods import PodPart
-from ..state import NodeView
+from ..pods import PodInfo, PodPart
+from ..state import ClusterState, NodeView
 from ..state.arrays import BoolArray, IntArray
 from ..state.counts import Carrier
 from ..state.domains import Domains
 from ..terms import FORBIDDEN, PREFERRED, REQUIRED, PlacedTerm
+from .affinity_details import missing_company, unwanted_company, unwelcoming
 
 REASON_AFFINITY = "node(s) didn't match pod affinity rules"
 REASON_ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
@@ -39,8 +41,9 @@ class InterPodAffinity(Plugin):
 
     def __init__(self, args: Args | None = None) -> None:
         args = args or Args()
-        if not 0 <= args.hard_pod_affinity_weight <= 100:
-            raise ValueError(f"hardPodAffinityWeight: must be in the range 0-100, not {args.hard_pod_affinity_weight}")
+        faults = Faults()
+        faults.in_range("hardPodAffinityWeight", args.hard_pod_affinity_weight, 0, 100)
+        faults.check()
         self._hard_weight = args.hard_pod_affinity_weight
         self._ignores_existing = args.ignore_preferred_terms_of_existing_pods
 
@@ -66,6 +69,14 @@ class InterPodAffinity(Plugin):
             reasons.append(Reason(REASON_EXISTING, ok & hit))
             ok = ok & ~hit
         return FilterResult(ok, reasons)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """Which Pods are missing, or in the way."""
+        terms = ctx.pod.terms
+        forbidding = [c for c in ctx.nodes.state.counts.carriers(ctx.pod) if c.meaning == FORBIDDEN]
+        found = list(missing_company(ctx, terms.affinity, position)) if terms.affinity else []
+        found += unwanted_company(ctx, terms.anti_affinity, position)
+        return [*found, *unwelcoming(ctx, forbidding, position)]
 
     def score(self, ctx: Context) -> IntArray | None:
         """The weights of the preferred terms that hold, over all Pods near a node. None when there is none."""
@@ -96,6 +107,19 @@ class InterPodAffinity(Plugin):
         shares = (scores - lowest) / (highest - lowest)
         scaled: IntArray = (MAX_SCORE * shares).astype(np.int64)
         return scaled
+
+    def wakes(self, waiting: PodInfo, kind: Event, other: PodInfo, state: ClusterState) -> bool:
+        """A newcomer helps by being near enough to matter, one that leaves by not being in the way any more."""
+        if Event.POD_LABEL in kind:
+            return True
+        matches, terms = state.counts.matches, waiting.terms
+        if Event.POD_ADD in kind and terms.affinity and matches((t.term for t in terms.affinity), other):
+            return True
+        if Event.POD_DELETE not in kind:
+            return False
+        return any(matches((t.term,), other) for t in terms.anti_affinity) or any(
+            matches((t.term,), waiting) for t in other.terms.anti_affinity
+        )
 
     # --- inside --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from ..plugin import Context, FilterResult, OnlyNodes, Plugin, Reason, Rejected,
 from ..pods import PodInfo, PodPart
 from ..state.arrays import IntArray
 from .added_affinity import check_added_affinity
+from .selector_details import unmatched_labels, unmatched_terms
 
 REASON_POD = "node(s) didn't match Pod's node affinity/selector"
 REASON_ENFORCED = "node(s) didn't match scheduler-enforced node affinity"
@@ -61,6 +62,15 @@ class NodeAffinity(Plugin):
         added = match_selector(ctx.nodes, self._added_required)
         reasons = (Reason(REASON_ENFORCED, ~added, True), Reason(REASON_POD, added & ~own, True))
         return FilterResult(own & added, reasons)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """The labels that do not match, and what the node has."""
+        found = list(unmatched_labels(ctx, ctx.pod.spec.node_selector, position))
+        if (required := _required(ctx.pod)) is not None:
+            found += unmatched_terms(ctx, required, position, "node affinity")
+        if self._added_required is not None:
+            found += unmatched_terms(ctx, self._added_required, position, "the profile's addedAffinity")
+        return found
 
     def score(self, ctx: Context) -> IntArray | None:
         """The sum of the weights of the matching preferred terms."""

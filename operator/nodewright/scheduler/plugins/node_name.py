@@ -22,3 +22,7 @@ class NodeName(Plugin):
         if not ctx.pod.node_name:
             return None
         return FilterResult(ctx.nodes.positions_of({ctx.pod.node_name}), REASON, unresolvable=True)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """The node that is asked for."""
+        return [f"the pod asks for node {ctx.pod.node_name}"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from .. import wording
 from ..events import Event
 from ..plugin import Context, FilterResult, Plugin, Scope
-from ..pods import PodPart
+from ..pods import PodInfo, PodPart
+from ..state import ClusterState
 
 REASON = "node(s) didn't have free ports for the requested pod ports"
 
@@ -25,3 +27,17 @@ class NodePorts(Plugin):
         index = ctx.nodes.state.ports
         taken = {row for port in wanted for row in index.conflicts(port)}
         return FilterResult(~ctx.nodes.mask_of_rows(taken), REASON)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """Who has the ports."""
+        there = ctx.nodes.state.pods_at[ctx.nodes.row(position)].values()
+        found = []
+        for wanted in ctx.pod.template.host_ports:
+            holders = [pod.key for pod in there if any(wanted.conflicts(had) for had in pod.template.host_ports)]
+            if holders:
+                found.append(f"host port {wording.port(wanted)} is used by {wording.names(sorted(holders))}")
+        return found
+
+    def wakes(self, waiting: PodInfo, kind: Event, other: PodInfo, state: ClusterState) -> bool:
+        """A Pod that leaves helps when it had one of the wanted ports."""
+        return any(taken.conflicts(port) for port in waiting.template.host_ports for taken in other.template.host_ports)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from .. import wording
 from ..arguments import Faults, label_name_fault
 from ..events import Event
 from ..plugin import Context, FilterResult, Plugin, Reason, Scope
@@ -94,6 +95,21 @@ class NodeResourcesFit(Plugin):
         if too_large is not None:
             reasons[0].unresolvable = too_large
         return FilterResult(ok, reasons)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """How much of what is short."""
+        nodes = ctx.nodes
+        found = []
+        if nodes.pod_count[position] >= nodes.pod_limit[position]:
+            found.append(f"pods: {nodes.pod_count[position]} of {nodes.pod_limit[position]} are there")
+        for name, wanted in self.wanted(ctx.pod).items():
+            capacity = int(nodes.allocatable(name)[position])
+            free = capacity - int(nodes.requested(name)[position])
+            if wanted > free:
+                needs, has, of, short = (wording.amount(name, n) for n in (wanted, free, capacity, wanted - free))
+                beyond = ", more than the whole node has" if wanted > capacity else ""
+                found.append(f"{name}: needs {needs}, {has} free of {of}: {short} short{beyond}")
+        return found
 
     def score(self, ctx: Context) -> IntArray:
         """The weighted mean over the resources, 0..100; resources that a node does not have are left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import wording
 from ..events import Event
 from ..objects import Taint
 from ..plugin import Context, FilterResult, Plugin, Scope
@@ -25,3 +26,7 @@ class NodeUnschedulable(Plugin):
         if tolerated(CORDON, ctx.pod.spec.tolerations):
             return None
         return FilterResult(~ctx.nodes.unschedulable, REASON, unresolvable=True)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """The toleration that would help."""
+        return [f"the node is cordoned, and the pod does not tolerate {wording.taint(CORDON)}"]

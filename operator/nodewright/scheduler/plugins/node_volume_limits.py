@@ -7,9 +7,11 @@ import numpy as np
 from ..events import Event
 from ..plugin import Context, FilterResult, Plugin, Scope
 from ..pods import PodInfo, PodPart
+from ..state import ClusterState
 from ..state.arrays import IntArray
 from ..state.storage import StorageState, claim_name
 from .volume_claims import ClaimError, has_claims, is_made_for, not_found
+from .volume_details import too_many
 
 REASON = "node(s) exceed max volume count"
 
@@ -29,6 +31,10 @@ class NodeVolumeLimits(Plugin):
     def shares(self, pod: PodInfo) -> bool:
         """Every Pod has claims of its own, or shares them in a way that counts."""
         return not has_claims(pod)
+
+    def wakes(self, waiting: PodInfo, kind: Event, other: PodInfo, state: ClusterState) -> bool:
+        """Only a Pod with claims had volumes attached."""
+        return has_claims(other)
 
     def filter(self, ctx: Context) -> FilterResult | None:
         """None for Pods without volumes of a limited driver."""
@@ -53,6 +59,13 @@ class NodeVolumeLimits(Plugin):
                 needed[list(attached.rows_with((driver, handle)))] -= 1
             ok &= ctx.nodes.take((needed == 0) | (column.counts + needed <= column.limits))
         return None if ok.all() else FilterResult(ok, REASON)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """How many volumes of which driver."""
+        try:
+            return list(too_many(ctx, _wanted(ctx.nodes.state.storage, ctx.pod), position))
+        except ClaimError as error:
+            return [str(error)]
 
 
 def _wanted(storage: StorageState, pod: PodInfo) -> dict[str, set[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 import numpy as np
 
@@ -13,7 +11,10 @@ from ..events import Event
 from ..objects import TopologySpreadConstraint
 from ..plugin import MAX_SCORE, Context, FilterResult, Plugin, Reason, Rejected, Scope
 from ..pods import PodInfo, PodPart
+from ..state import ClusterState
 from ..state.arrays import BoolArray, IntArray
+from .default_constraints import check_default_constraints
+from .spread_details import skews
 from .spreading import HOSTNAME, Constraint, SpreadPlan
 
 REASON_SKEW = "node(s) didn't match pod topology spread constraints"
@@ -30,7 +31,7 @@ class Args(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """PodTopologySpreadArgs: the constraints of Pods that have none of their own."""
 
     default_constraints: list[TopologySpreadConstraint] = []
-    defaulting_type: Literal["System", "List"] = "System"
+    defaulting_type: str = "System"
 
 
 class PodTopologySpread(Plugin):
@@ -53,10 +54,7 @@ class PodTopologySpread(Plugin):
 
     def __init__(self, args: Args | None = None) -> None:
         args = args or Args()
-        if args.defaulting_type == "System" and args.default_constraints:
-            raise ValueError("defaultConstraints: when .defaultingType is System, must be empty")
-        for index, constraint in enumerate(args.default_constraints):
-            _check_default(constraint, f"defaultConstraints[{index}]")
+        check_default_constraints(args.defaulting_type, args.default_constraints)
         self._system = args.defaulting_type == "System"
         self._defaults = SYSTEM_DEFAULTS if self._system else tuple(args.default_constraints)
 
@@ -81,6 +79,11 @@ class PodTopologySpread(Plugin):
             alive &= has & (domain.at(nodes, sums) <= level)
         skewed = ~alive & ~unlabelled
         return FilterResult(alive, (Reason(REASON_LABEL, unlabelled, True), Reason(REASON_SKEW, skewed)))
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """The constraints' counts and skews."""
+        plan: SpreadPlan | None = ctx.data[self.name]
+        return [] if plan is None else list(skews(plan, ctx.nodes.state, ctx.nodes.row(position)))
 
     def score(self, ctx: Context) -> IntArray | None:
         """What matching Pods a node's domains hold, rarer domains weighing more; fewer is better."""
@@ -115,6 +118,16 @@ class PodTopologySpread(Plugin):
         scaled: IntArray = MAX_SCORE * (highest + lowest - scores) // highest
         return np.where(considered, scaled, 0)
 
+    def wakes(self, waiting: PodInfo, kind: Event, other: PodInfo, state: ClusterState) -> bool:
+        """Another Pod matters when one of the hard constraints counts it; one with new labels may have been counted."""
+        if other.pod.metadata.namespace != waiting.pod.metadata.namespace:
+            return False
+        own = waiting.spec.topology_spread_constraints or self._defaults
+        hard = [spec for spec in own if spec.when_unsatisfiable == "DoNotSchedule"]
+        if Event.POD_LABEL in kind or not waiting.spec.topology_spread_constraints:
+            return bool(hard)
+        return any(state.counts.matches((_constraint(spec, waiting).term,), other) for spec in hard)
+
     # --- inside --------------------------------------------------------------------------------------------------
 
     def _counts(
@@ -129,6 +142,8 @@ class PodTopologySpread(Plugin):
             return nodes.take(per_row), int(np.count_nonzero(considered)), has
         rows = considered if nodes.rows is None else _spread_out(state.height, nodes.rows, considered)
         size = int(np.count_nonzero(domain.values_of(rows)))
+        if has is not None and bool((considered & ~has).any()):
+            size += 1  # nodes without the label count as one domain more (upstream: the value "")
         sums = domain.sums(per_row, plan.counted_softly(state, constraint))
         return domain.at(nodes, sums), size, has
 
@@ -176,14 +191,3 @@ def _spread_out(height: int, rows: IntArray, mask: BoolArray) -> BoolArray:
     whole = np.zeros(height, dtype=np.bool_)
     whole[rows[mask]] = True
     return whole
-
-
-def _check_default(constraint: TopologySpreadConstraint, field: str) -> None:
-    if constraint.max_skew <= 0:
-        raise ValueError(f"{field}.maxSkew: must be greater than zero")
-    if not constraint.topology_key:
-        raise ValueError(f"{field}.topologyKey: can not be empty")
-    if constraint.when_unsatisfiable not in ("DoNotSchedule", "ScheduleAnyway"):
-        raise ValueError(f"{field}.whenUnsatisfiable: must be DoNotSchedule or ScheduleAnyway")
-    if constraint.label_selector is not None:
-        raise ValueError(f"{field}.labelSelector: constraint must not define a selector, as they deduced for each pod")

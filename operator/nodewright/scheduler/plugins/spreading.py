@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from nodewright.kube.api.meta import LabelSelector
 
 from ..node_selection import match_required
@@ -53,7 +55,13 @@ class SpreadPlan:
         return self._domains.of(state, constraint.key)
 
     def per_row(self, state: ClusterState, constraint: Constraint) -> IntArray:
-        """Matching Pods at each row; Pods that are ending do not count."""
+        """Matching Pods at each row; Pods that are ending do not count.
+
+        An empty selector selects all Pods, and yet counts none (upstream: countPodsMatchSelector).
+        """
+        selector = constraint.term.selector
+        if selector is not None and not selector.match_labels and not selector.match_expressions:
+            return np.zeros(state.height, dtype=np.int64)
         return state.counts.matching((constraint.term,), skip_terminating=True)[: state.height]
 
     def standing(self, state: ClusterState, constraint: Constraint) -> tuple[Domain, IntArray, int]:
@@ -68,6 +76,12 @@ class SpreadPlan:
         eligible = sums[values]
         enough = len(eligible) >= constraint.min_domains
         return domain, sums, int(eligible.min()) if enough and len(eligible) else 0
+
+    def counts(self, state: ClusterState, constraint: Constraint) -> dict[str, int]:
+        """For a hard constraint: matching Pods by value of the label, over the values that count."""
+        domain, sums, _ = self.standing(state, constraint)
+        numbers = np.flatnonzero(self._values[constraint])
+        return {domain.column.values[number - 1]: int(sums[number]) for number in numbers}
 
     def counted_softly(self, state: ClusterState, constraint: Constraint) -> BoolArray:
         """The nodes whose Pods count for a soft constraint."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import wording
 from ..events import Event
 from ..plugin import Context, FilterResult, Plugin, Scope, normalize_by_max
 from ..pods import PodPart
 from ..state.arrays import IntArray
-from ..tolerations import tolerated, untolerated_sets
+from ..tolerations import KEEPS_AWAY, tolerated, untolerated_sets
 
 REASON = "node(s) had untolerated taint(s)"
 
@@ -32,6 +33,16 @@ class TaintToleration(Plugin):
             return None
         ok = ~untolerated_sets(sets, ctx.pod.spec.tolerations)
         return FilterResult(ok[ctx.nodes.taint_sets], REASON, unresolvable=True)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """The taints that keep the Pod away."""
+        taints = ctx.nodes.state.taints.sets[int(ctx.nodes.taint_sets[position])]
+        tolerations = ctx.pod.spec.tolerations
+        return [
+            f"taint {wording.taint(t)} is not tolerated"
+            for t in taints
+            if t.effect in KEEPS_AWAY and not tolerated(t, tolerations)
+        ]
 
     def score(self, ctx: Context) -> IntArray:
         """How many PreferNoSchedule taints are not tolerated."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from nodewright.kube.client import Client
 
+from ..arguments import Faults
 from ..events import Event
 from ..plugin import Context, FilterResult, Plugin, Reason, Rejected, Scope
 from ..pods import PodInfo, PodPart
@@ -15,6 +16,7 @@ from ..state.arrays import BoolArray
 from ..state.storage import Reservation, StorageState
 from ..storage_objects import Claim
 from .volume_claims import ClaimError, PodClaims, has_claims, pod_claims
+from .volume_details import unbindable
 from .volume_matching import NO_VOLUME, Matches, match_volumes, reachable, size_of
 from .volume_prebind import bind_volumes
 from .volume_provisioning import has_room, in_topology
@@ -75,7 +77,9 @@ class VolumeBinding(Plugin):
     def __init__(self, args: Args | None = None) -> None:
         self._timeout = (args or Args()).bind_timeout_seconds
         if self._timeout < 0:
-            raise ValueError("bindTimeoutSeconds: must not be negative")
+            faults = Faults()
+            faults.invalid("bindTimeoutSeconds", self._timeout, "should not be a negative value")
+            faults.check()
 
     def shares(self, pod: PodInfo) -> bool:
         """Every Pod has claims of its own, or shares them in a way that counts."""
@@ -107,6 +111,10 @@ class VolumeBinding(Plugin):
             Reason(REASON_LOST, answer.lost, True),
         )
         return FilterResult(ok, reasons)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """Which claim, and what it would take."""
+        return list(unbindable(ctx, position))
 
     def reserve(self, pod: PodInfo, node: str, state: ClusterState) -> None:
         """Set volumes aside for the Pod's claims, and mark claims whose volume is to be made for this node."""

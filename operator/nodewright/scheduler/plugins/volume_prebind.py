@@ -9,6 +9,7 @@ import numpy as np
 from nodewright.kube.client import Client
 from nodewright.kube.resources import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 
+from ..plugin import Refusal
 from ..pods import PodInfo
 from ..state import ClusterState, NodeView
 from ..state.storage import Reservation, StorageState
@@ -18,7 +19,7 @@ from .volume_matching import reachable
 Things = set[tuple[str, str]]
 
 
-class BindError(Exception):
+class BindError(Refusal):
     """The volumes of a Pod cannot be bound as decided: the Pod has to be decided anew."""
 
 
@@ -28,6 +29,15 @@ async def bind_volumes(pod: PodInfo, node: str, state: ClusterState, client: Cli
     Raises BindError where that has become impossible or takes too long, ApiError where a write is refused. What was
     written stays: there is no way back in the API, and the next attempt starts from there.
     """
+    try:
+        await _bind(pod, node, state, client, timeout)
+    except asyncio.CancelledError:
+        # Somebody else has bound the Pod: what was held for it is nobody's to give back any more.
+        state.storage.release(pod.uid)
+        raise
+
+
+async def _bind(pod: PodInfo, node: str, state: ClusterState, client: Client, timeout: float) -> None:
     storage = state.storage
     reservation = storage.reservations[pod.uid]
     versions: dict[tuple[str, str], int] = {}

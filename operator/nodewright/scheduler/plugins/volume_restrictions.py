@@ -7,9 +7,11 @@ import numpy as np
 from ..events import Event
 from ..plugin import Context, FilterResult, Plugin, Reason, Rejected, Scope
 from ..pods import PodInfo, PodPart
-from ..state.storage import StorageState
+from ..state import ClusterState
+from ..state.storage import StorageState, claim_keys, disks_conflict
 from ..storage_objects import READ_WRITE_ONCE_POD
 from .volume_claims import has_claims, not_found
+from .volume_details import in_use
 
 REASON_DISK = "node(s) had no available disk"
 REASON_CLAIM = (
@@ -31,6 +33,12 @@ class VolumeRestrictions(Plugin):
     def shares(self, pod: PodInfo) -> bool:
         """Who uses a claim is another question for every Pod."""
         return not has_claims(pod)
+
+    def wakes(self, waiting: PodInfo, kind: Event, other: PodInfo, state: ClusterState) -> bool:
+        """Only a Pod that used a disk or a claim of the waiting one was in its way."""
+        if not set(claim_keys(waiting)).isdisjoint(claim_keys(other)):
+            return True
+        return any(disks_conflict(mine, theirs) for mine in waiting.spec.volumes for theirs in other.spec.volumes)
 
     def prepare(self, ctx: Context) -> Rejected | None:
         """Claims must exist: their access modes count."""
@@ -56,6 +64,10 @@ class VolumeRestrictions(Plugin):
             return FilterResult(disks_free, REASON_DISK)
         reasons = (Reason(REASON_DISK, ~disks_free), Reason(REASON_CLAIM, disks_free))
         return FilterResult(np.zeros(len(ctx.nodes), dtype=np.bool_), reasons)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """Who uses which disk or claim."""
+        return list(in_use(ctx, position))
 
 
 def _claim_in_use(storage: StorageState, pod: PodInfo) -> bool:

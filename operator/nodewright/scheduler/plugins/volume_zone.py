@@ -15,6 +15,7 @@ from ..state.columns import ABSENT
 from ..state.storage import StorageState
 from ..storage_objects import WAIT_FOR_FIRST_CONSUMER, PersistentVolume
 from .volume_claims import ClaimError, has_claims, not_found
+from .volume_details import elsewhere
 
 REASON = "node(s) had no available volume zone"
 
@@ -67,6 +68,10 @@ class VolumeZone(Plugin):
         for key in KEYS:
             placed |= ctx.nodes.label(key)[0] != ABSENT
         return FilterResult(ok | ~placed, REASON, unresolvable=True)
+
+    def detail(self, ctx: Context, position: int) -> list[str]:
+        """Where the volumes are, and where the node is."""
+        return list(elsewhere(ctx, position, ctx.data.get(self.name) or []))
 
 
 def _has_value(nodes: NodeView, key: str, values: frozenset[str]) -> BoolArray:

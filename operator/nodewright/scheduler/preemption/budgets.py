@@ -33,14 +33,14 @@ class Budgets:
         others: list[PodInfo] = []
         for pod in pods:
             violates = False
-            for budget in self._covering(pod):
+            for budget in self.covering(pod):
                 key = (budget.metadata.namespace, budget.metadata.name)
                 left[key] = left.get(key, budget.status.disruptions_allowed) - 1
                 violates |= left[key] < 0
             (violating if violates else others).append(pod)
         return violating, others
 
-    def _covering(self, pod: PodInfo) -> Iterable[DisruptionBudget]:
+    def covering(self, pod: PodInfo) -> Iterable[DisruptionBudget]:
         """The budgets that count a Pod; those that know of its disruption already do not."""
         meta = pod.pod.metadata
         if not meta.labels:

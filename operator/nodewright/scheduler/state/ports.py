@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from ..pods import HostPort
-
-ANY_ADDRESS = "0.0.0.0"
+from ..pods import ANY_ADDRESS, HostPort
 
 
 class PortIndex:

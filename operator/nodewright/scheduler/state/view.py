@@ -70,11 +70,13 @@ class NodeView:
 
     def allocatable(self, resource: str) -> IntArray:
         """How much of a resource each node offers."""
-        return self.take(self.state.allocatable[self.state.resource(resource)])
+        index = self.state.resource(resource)  # first: a new name may replace the array
+        return self.take(self.state.allocatable[index])
 
     def requested(self, resource: str) -> IntArray:
         """How much of a resource each node's Pods request."""
-        return self.take(self.state.requested[self.state.resource(resource)])
+        index = self.state.resource(resource)  # first: a new name may replace the array
+        return self.take(self.state.requested[index])
 
     def nonzero_requested(self, resource: str) -> IntArray:
         """As `requested` for cpu and memory, where a container without a request counts with the default."""

@@ -58,7 +58,7 @@ async def test_what_was_stored_counts_although_nobody_said_so(space, proxy, spaw
     assert overcommitted(found.nodes, found.pods) == []
     assert len(found.bound) == 50
     assert lost.hits >= 16
-    assert set(found.stored.values()) == {1}
+    assert set(found.bindings.stored.values()) == {1}
 
 
 async def test_room_is_not_given_away_while_the_fate_of_a_binding_is_unknown(space, proxy, spawn, verdict):
@@ -82,7 +82,7 @@ async def test_room_is_not_given_away_while_the_fate_of_a_binding_is_unknown(spa
     found = await verdict()
     assert overcommitted((await space.client.list(NODES)).items, found.pods) == []
     assert len(found.bound) == 1
-    assert sum(found.stored.values()) == 1
+    assert sum(found.bindings.stored.values()) == 1
     assert dead.seen >= 1
 
 

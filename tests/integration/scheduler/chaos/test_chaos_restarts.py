@@ -18,27 +18,27 @@ CPU = {"cpu": "100m"}
 
 
 async def test_killed_under_load_beside_a_failing_server(space, proxy, spawn, verdict):
-    """Ten thousandths of the room are free at the end: a Pod counted once too little would show."""
+    """No room is free at the end: a Pod that is not counted would show."""
     for number in range(9):
         await space.node(f"n{number}", "2", "64Gi")
     proxy.add(Fault(cut_after=True), method="POST", path=BINDING, every=5)
     proxy.add(Fault(status=500), method="POST", path=BINDING, every=12)
-    proxy.add(Fault(delay=0.05), method="POST", path=BINDING, share=0.3, seed=7)
+    proxy.add(Fault(delay=0.4), method="POST", path=BINDING)
     names = [f"p{number}" for number in range(180)]
     creating = asyncio.ensure_future(make_pods(space, names, 0.1, requests=CPU))
     dice = random.Random(3)
     kills = 0
     while await bound(space) < 180 and kills < 5:
         process = spawn(proxy=proxy, name=f"life{kills}")
-        goal = min(await bound(space) + dice.randint(5, 45), 180)
+        goal = min(await bound(space) + dice.randint(5, 40), 180)
         await all_bound(space, goal)
         process.kill()
         kills += 1
     await creating
     spawn(proxy=proxy, name="last")
     await all_bound(space, 180)
-    (await verdict()).check(names, told=False)
-    assert kills >= 4
+    (await verdict()).check(names, killed_scheduler=True)
+    assert kills >= 3
     assert proxy.committed_unseen() >= 10
 
 
@@ -58,7 +58,7 @@ async def test_the_api_server_is_killed_under_load(space, lab, binaries, spawn, 
     await all_told(space, 160)
     assert process.code is None
     # The killed server may have stored a binding and not have logged it.
-    (await verdict()).check(names, audited=False)
+    (await verdict()).check(names, killed_server=True)
 
 
 async def test_ended_in_good_order_under_load_it_has_told_all_it_did(space, proxy, spawn, verdict):
@@ -67,9 +67,10 @@ async def test_ended_in_good_order_under_load_it_has_told_all_it_did(space, prox
     late = proxy.add(Fault(delay=0.1), method="POST", path=EVENTS, every=2)
     names = [f"p{number}" for number in range(100)]
     await make_pods(space, names, requests=CPU)
-    for turn in range(3):
+    for turn in range(2):
         process = spawn(proxy=proxy, name=f"turn{turn}")
-        await all_bound(space, 33 * (turn + 1))
+        await process.ready()
+        await all_bound(space, 40 * (turn + 1))
         process.signal(signal.SIGTERM)
         assert await process.ended() == 0
     spawn(proxy=proxy, name="last")

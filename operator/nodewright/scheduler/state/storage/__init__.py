@@ -7,6 +7,6 @@ for a change.
 
 from .attachments import AttachIndex
 from .picture import Reservation, StorageState
-from .usage import VolumeUsage, claim_keys, claim_name
+from .usage import VolumeUsage, claim_keys, claim_name, disks_conflict
 
-__all__ = ["AttachIndex", "Reservation", "StorageState", "VolumeUsage", "claim_keys", "claim_name"]
+__all__ = ["AttachIndex", "Reservation", "StorageState", "VolumeUsage", "claim_keys", "claim_name", "disks_conflict"]

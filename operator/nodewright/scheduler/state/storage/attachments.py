@@ -97,6 +97,7 @@ class AttachIndex:
 
     def _compute(self, row: int, name: str, capacity: int) -> None:
         self._forget(row)
+        self._names[row] = name
         node = self._storage.csi_nodes.get(name) if name else None
         limits = node.limits if node is not None else {}
         if not limits:
