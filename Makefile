@@ -11,7 +11,7 @@ E2E := tests/e2e/common tests/e2e/embedded
 # Tests beside real processes can be hit by a busy machine. In CI, what failed gets one more chance, and the log says so.
 again = $(if $(CI),|| { echo "--- once more (in CI only): what failed"; $(1); })
 
-.PHONY: help setup assets images demo kind-up kind-down test lint unit integration e2e e2e-kind e2e-kind-if-possible bench lock clean
+.PHONY: help setup assets images demo kind-up kind-down test lint unit integration differential-nightly e2e e2e-kind e2e-kind-if-possible bench lock clean
 
 help:            ## this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -45,8 +45,11 @@ lint: setup      ## ruff, mypy, import contracts
 unit: setup      ## pure cores and the chart's templates, no root, seconds (Helm 3 and 4 are obtained first)
 	NODEWRIGHT_HELM=$$(tools/kind/tools.sh helm) NODEWRIGHT_HELM4=$$(tools/kind/tools.sh helm4) $(PYTEST) tests/unit
 
-integration: assets   ## real kube-apiserver and etcd, real namespaces, real runc, user-mode Linux
-	$(PYTEST) tests/integration tests/uml $(call again,$(PYTEST) --last-failed tests/integration tests/uml)
+integration: assets   ## real kube-apiserver, etcd and kube-scheduler, real namespaces, real runc, user-mode Linux
+	$(PYTEST) tests/integration tests/uml tests/differential $(call again,$(PYTEST) --last-failed tests/integration tests/uml tests/differential)
+
+differential-nightly: assets   ## our scheduler against kube-scheduler: thousands of random cases, other ones each time
+	NODEWRIGHT_DIFFERENTIAL_CASES=$${NODEWRIGHT_DIFFERENTIAL_CASES:-2000} $(PYTEST) tests/differential
 
 # KUBECONFIG=... $(PYTEST) tests/e2e/common runs the common suite on any other cluster.
 e2e: assets      ## a whole cluster with two node hosts, from the command line

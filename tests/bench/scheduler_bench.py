@@ -23,7 +23,7 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parent))
 
 import scheduler_lab as lab
-from scheduler_contenders import Contender, kube_scheduler, nodewright
+from scheduler_contenders import Contender, Ended, kube_scheduler, nodewright
 from scheduler_round import Round, Stalled, drain
 from scheduler_workloads import WORKLOADS, Workload
 
@@ -117,7 +117,7 @@ async def run(cluster: LocalCluster, workloads: list[Workload], rounds: int, tak
                 title = f"{workload.name}, {contender.name}"
                 try:
                     done = await drain(cluster, client, contender, workload)
-                except Stalled as error:
+                except (Stalled, Ended) as error:
                     result.wrong.append(f"{title}: {error}")
                     continue
                 print(f"{title}: {done.rate:.0f} pods/s", file=sys.stderr, flush=True)

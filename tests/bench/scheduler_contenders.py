@@ -106,6 +106,10 @@ def free_port() -> int:
     return port
 
 
+class Ended(Exception):
+    """A scheduler has ended by itself."""
+
+
 class Running:
     """A scheduler that runs while the context lasts."""
 
@@ -128,7 +132,7 @@ class Running:
             self.process.wait()
 
     def require_alive(self) -> None:
-        """Raise, with the end of its log, when it has ended by itself."""
+        """Raise Ended, with the end of its log, when it has ended by itself."""
         if self.process.poll() is not None:
             tail = self.log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"{self._argv[0]} ended with {self.process.returncode}:\n{tail}")
+            raise Ended(f"{self._argv[0]} ended with {self.process.returncode}:\n{tail}")

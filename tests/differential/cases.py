@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 
-from differential import clusters, podspecs
-from differential.clusters import Object, percent
 from hypothesis import strategies as st
 
-FEATURES = (*podspecs.FEATURES, "images")
+from differential import clusters, podspecs
+from differential.clusters import Object, lists_of
+from differential.podspecs import PREEMPTION
+
+FEATURES = (*podspecs.FEATURES, "images", PREEMPTION)
 
 
 class Case:
@@ -24,20 +26,19 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
-    """A random case. Each is about a few features only, so that they meet more often."""
-    features = frozenset(draw(st.sets(st.sampled_from(FEATURES), min_size=1, max_size=4)))
+def cases(draw: st.DrawFn, *, about: str | None = None) -> Case:
+    """A random case. Each is about a few features only, so that they meet more often; `about` is always among them."""
+    features = frozenset(draw(lists_of(st.sampled_from(FEATURES), 4 if about else 5, least=0 if about else 1)))
+    crowded = about == PREEMPTION
+    if about is not None:
+        features |= {about}
     nodes = draw(clusters.nodes(features))
     names = st.sampled_from([node["metadata"]["name"] for node in nodes])
-    kinds = draw(clusters.lists_of(podspecs.template(features, 35), 3))
-    pods = [
-        _made(kind, "b", number, nodeName=node)
-        for number, (kind, node) in enumerate(
-            draw(clusters.lists_of(st.tuples(st.sampled_from(kinds), names), 16)) if kinds else []
-        )
-    ]
-    new_kinds = draw(clusters.lists_of(podspecs.template(features), 3, least=1))
-    order = draw(st.lists(st.sampled_from(new_kinds), min_size=5, max_size=10))
+    kinds = draw(lists_of(podspecs.template(features, podspecs.VICTIMS, 35), 4, least=1))
+    there = draw(lists_of(st.tuples(st.sampled_from(kinds), names), 24, least=8 if crowded else 0))
+    pods = [_made(kind, "b", number, nodeName=node) for number, (kind, node) in enumerate(there)]
+    new_kinds = draw(lists_of(podspecs.template(features, podspecs.ALL), 3, least=1))
+    order = draw(lists_of(st.sampled_from(new_kinds), 10, least=5))
     return Case(nodes, pods, [_made(kind, "p", number) for number, kind in enumerate(order)])
 
 
@@ -45,7 +46,8 @@ def _made(kind: Object, prefix: str, number: int, **spec: object) -> Object:
     pod = copy.deepcopy(kind)
     pod["metadata"]["name"] = f"{prefix}{number}"
     pod["spec"].update(spec)
+    if "priorityClassName" in pod["spec"]:
+        # No two are alike: which of two victims is left alone must not be up to chance.
+        minute = ("b", "p").index(prefix)
+        pod["status"] = {"startTime": f"2026-01-01T00:0{minute}:{number * 7 % 60:02}Z"}
     return pod
-
-
-__all__ = ["FEATURES", "Case", "cases", "percent"]

@@ -46,12 +46,12 @@ def some(values: dict[str, tuple[str, ...]], chance: int = 70) -> st.SearchStrat
 
 def percent(chance: int) -> st.SearchStrategy[bool]:
     """True in about so many percent of the cases; shrinks towards False."""
-    return st.integers(0, 99).map(lambda number: number >= 100 - chance)
+    return st.sampled_from([False] * (20 - chance // 5) + [True] * (chance // 5))
 
 
 def lists_of(element: st.SearchStrategy[Any], most: int, least: int = 0) -> st.SearchStrategy[list[Any]]:
-    """A short list."""
-    return st.lists(element, min_size=least, max_size=most)
+    """A list; all lengths are equally likely, where hypothesis by itself prefers short ones."""
+    return st.integers(least, most).flatmap(lambda size: st.lists(element, min_size=size, max_size=size))
 
 
 taints = st.lists(
@@ -72,9 +72,9 @@ taints = st.lists(
 def allocatable(draw: st.DrawFn) -> dict[str, str]:
     """What a node offers."""
     amounts = {
-        "cpu": draw(st.sampled_from(("4", "2", "1500m", "1", "8"))),
-        "memory": draw(st.sampled_from(("8Gi", "4Gi", "1Gi", "2000000Ki"))),
-        "pods": draw(st.sampled_from(("110", "10", "4", "2"))),
+        "cpu": draw(st.sampled_from(("8", "4", "16", "2", "1500m"))),
+        "memory": draw(st.sampled_from(("16Gi", "8Gi", "4Gi", "2000000Ki"))),
+        "pods": draw(st.sampled_from(("110", "110", "10", "5", "3"))),
     }
     extra = {GPU: ("2", "4", "1"), "hugepages-2Mi": ("64Mi", "8Mi"), "ephemeral-storage": ("10Gi", "1G")}
     return {**amounts, **draw(some(extra, 35))}

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from differential import standing
 from differential.lab import Lab
 from differential.upstream import KubeScheduler
-
 from nodewright.controlplane.assets import Assets
 from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
@@ -27,8 +27,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         cluster.start_apiserver(binaries["kube-apiserver"])
         apply_all(cluster.kubeconfig)
         made = asyncio.run(standing.make(cluster.kubeconfig))
-        with KubeScheduler(binaries["kube-scheduler"], cluster, tmp_path_factory.mktemp("u")) as upstream:
-            with Lab(cluster, upstream, made) as running:
-                yield running
+        upstream = KubeScheduler(binaries["kube-scheduler"], cluster, tmp_path_factory.mktemp("u"))
+        with upstream, Lab(cluster, upstream, made) as running:
+            yield running
     finally:
         cluster.stop()

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import msgspec
-from differential.standing import Standing
-from differential.upstream import MADE, REGION, KubeScheduler, Seen, Trace
 
+from differential.standing import Standing
+from differential.upstream import MADE, REGION, KubeScheduler, Trace
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.kube.client import Client
 from nodewright.kube.config import load
@@ -28,15 +28,21 @@ AT_ONCE = msgspec.json.encode({"apiVersion": "v1", "kind": "DeleteOptions", "gra
 
 
 class Verdict(msgspec.Struct):
-    """What upstream made of a Pod: the Pod as the API has it then, and the log's word where a node was chosen."""
+    """What upstream made of a Pod: the Pod as the API has it then, what the log says, and the Pods to be evicted."""
 
     pod: Pod
-    trace: Trace | None
+    trace: Trace
+    victims: list[Pod] = []
 
     @property
     def node(self) -> str:
         """The node chosen, or ""."""
         return self.pod.spec.node_name
+
+    @property
+    def nominated(self) -> str:
+        """The node where Pods are evicted for this one, or ""."""
+        return self.pod.status.nominated_node_name
 
     @property
     def message(self) -> str:
@@ -58,6 +64,8 @@ class Lab:
         self._client = Client(load(cluster.kubeconfig), user_agent="differential")
         self._runner = asyncio.Runner()
         self._pods: dict[str, Pod] = {}
+        # Pods as the watch showed them when upstream had just decided for the first time.
+        self._decided: dict[str, Pod] = {}
         self._changed: asyncio.Event | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -89,25 +97,32 @@ class Lab:
             async for event in self._client.watch(PODS, type=Pod, resource_version=version):
                 version = event.resource_version
                 if event.type in ("ADDED", "MODIFIED"):
-                    self._pods[event.object.metadata.uid] = event.object
+                    pod = event.object
+                    self._pods[pod.metadata.uid] = pod
+                    if pod.spec.node_name or condition_message(pod):
+                        self._decided.setdefault(pod.metadata.uid, pod)
                 elif event.type == "DELETED":
                     self._pods.pop(event.object.metadata.uid, None)
+                    self._decided.pop(event.object.metadata.uid, None)
                 self._changed.set()
 
-    async def until_pod(self, uid: str, ready: Callable[[Pod], bool]) -> Pod:
-        """Wait until the watch shows a Pod of which `ready` is true."""
+    async def _until_shown(self, find: Callable[[], T | None]) -> T:
+        """Wait until the watch has shown what `find` looks for."""
         async with asyncio.timeout(TIMEOUT):
-            while (pod := self._pods.get(uid)) is None or not ready(pod):
+            while (found := find()) is None:
                 if self._watching.done():
                     self._watching.result()
                 self._changed.clear()
                 await self._changed.wait()
-        return pod
+        return found
 
     # --- a cluster ------------------------------------------------------------------------------------------------
 
     async def reset(self, nodes: list[Object], pods: list[Object]) -> tuple[list[Node], list[Pod]]:
-        """Replace all nodes and Pods, and wait until upstream has seen them; the objects as the API has them."""
+        """Replace all nodes and Pods, and wait until upstream has seen them; the objects as the API has them.
+
+        Pods that have a status get their start time from it.
+        """
         log = self.upstream.log
         log.forget()
         old_nodes = (await self._client.list(NODES, type=Node)).items
@@ -124,11 +139,12 @@ class Lab:
         )
         log.forget()
         await each(nodes, self._make_node)
-        await each(pods, lambda pod: self._client.create(PODS, pod))
+        await each(pods, self._make_pod)
         await self.upstream.until_seen(
             [
                 *((MADE, node["metadata"]["name"]) for node in nodes),
                 *(("Add event for scheduled pod", key_of(pod)) for pod in pods),
+                *(("Update event for scheduled pod", key_of(pod)) for pod in pods if "status" in pod),
             ]
         )
         made_nodes = (await self._client.list(NODES, type=Node)).items
@@ -142,22 +158,59 @@ class Lab:
         changes = {"metadata": {"labels": {REGION: MADE}}, "spec": {"taints": node["spec"].get("taints")}}
         await self._client.patch(NODES, node["metadata"]["name"], changes)
 
+    async def _make_pod(self, pod: Object) -> None:
+        await self._client.create(PODS, pod)
+        if "status" in pod:
+            await self._start(pod)
+
+    async def _start(self, pod: Object) -> Pod:
+        meta, start = pod["metadata"], {"status": {"startTime": pod["status"]["startTime"]}}
+        return await self._client.patch(PODS, meta["name"], start, meta["namespace"], subresource="status", type=Pod)
+
     # --- a Pod ----------------------------------------------------------------------------------------------------
 
     async def create(self, pod: Object) -> Pod:
         """Create a Pod; as the API answers it."""
+        self.upstream.log.forget()
         return await self._client.create(PODS, pod, type=Pod)
 
-    async def verdict(self, created: Pod) -> Verdict:
-        """Wait for upstream's decision about a Pod."""
-        pod = await self.until_pod(created.metadata.uid, lambda p: bool(p.spec.node_name or condition_message(p)))
-        return Verdict(pod, await self.upstream.trace(pod.key) if pod.spec.node_name else None)
+    async def verdict(self, created: Pod, *, evicts: bool) -> Verdict:
+        """Wait for upstream's decision about a Pod, and until all that follows from it has been done.
+
+        `evicts`: Pods are expected to be evicted. Where it turns out that all victims were ending already, the log says
+        nothing more about it.
+        """
+        pod = await self._until_shown(lambda: self._decided.get(created.metadata.uid))
+        if pod.spec.node_name:
+            # The API adds labels of the node's topology, which upstream sees only now.
+            await self.upstream.until_seen([("Add event for scheduled pod", pod.key)])
+            return Verdict(pod, await self.upstream.trace(pod.key, lambda t: t.feasible is not None))
+        if not pod.status.nominated_node_name:
+            return Verdict(pod, await self.upstream.trace(pod.key, lambda _: True))
+        await self.upstream.until_seen([("Update event for unscheduled pod", pod.key)])
+        trace = await self.upstream.trace(
+            pod.key, lambda trace: trace.is_preempted or not (evicts or trace.is_preempting)
+        )
+        # Each victim gets a condition and is deleted.
+        await self.upstream.until_seen([("Update event for scheduled pod", victim) for victim in trace.victims] * 2)
+        victims = [await self._until_shown(lambda key=key: self._ending(key)) for key in trace.victims]
+        return Verdict(pod, trace, victims)
+
+    def _ending(self, key: str) -> Pod | None:
+        return next((p for p in self._pods.values() if p.key == key and p.metadata.deletion_timestamp), None)
+
+    async def start(self, bound: Pod, body: Object) -> Pod:
+        """Give a bound Pod the start time that its body has; without one, the Pod as it is."""
+        if "status" not in body:
+            return bound
+        started = await self._start(body)
+        await self.upstream.until_seen([("Update event for scheduled pod", bound.key)])
+        return started
 
     async def remove(self, pod: Pod) -> None:
         """Delete a Pod that waits, and wait until upstream has forgotten it."""
         name, namespace = pod.metadata.name, pod.metadata.namespace
         await self._client.delete(PODS, name, namespace, grace_period_seconds=0)
-        self._pods.pop(pod.metadata.uid, None)
         await self.upstream.until_seen([("Delete event for unscheduled pod", pod.key)])
 
 

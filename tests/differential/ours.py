@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import traceback
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
 import msgspec
 import numpy as np
+
 from differential.standing import Standing
 from differential.upstream import SCHEDULER_NAME
-
 from nodewright.scheduler import explain
 from nodewright.scheduler.core import SchedulerCore
 from nodewright.scheduler.diagnosis import Diagnosis
@@ -65,10 +66,10 @@ class Ours:
 
     def decide_anew(self, pod: Pod) -> Answer:
         """The same with nothing kept from before, and with the score that each plugin gives."""
-        core = self._told()
-        info = core.factory.info(pod)
-        explanation = explain.explain(self._profile, core.state, info)
-        answer = _decide(core, pod)
+        cluster = explain.Cluster(self._nodes, self._pods.values(), {SCHEDULER_NAME: self._profile})
+        self._standing.tell(cluster.core)
+        explanation = cluster.explain(self._profile, pod)
+        answer = _decide(self._told(), pod)
         fitting = [verdict for verdict in explanation.nodes if verdict.fits]
         answer.plugins = {v.node: {name: score.weighted for name, score in v.scores.items()} for v in fitting}
         answer.explained = explanation.message
@@ -91,12 +92,13 @@ def _decide(core: SchedulerCore, pod: Pod) -> Answer:
     if isinstance(outcome, Placement):
         return Answer(recorded, node=outcome.node)
     if isinstance(outcome, Exception):
-        raise AssertionError(f"our scheduler failed: {outcome}") from outcome
+        return Answer(message="".join(traceback.format_exception(outcome)))
     assert isinstance(outcome, Diagnosis), outcome
     answer = Answer(message=outcome.message())
     if attempt.preemption is not None:
         answer.nominated = attempt.preemption.node
-        answer.victims = sorted(victim.key for victim in attempt.preemption.victims)
+        leaving = (victim for victim in attempt.preemption.victims if not victim.pod.metadata.deletion_timestamp)
+        answer.victims = sorted(victim.key for victim in leaving)
     return answer
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from hypothesis import strategies as st
 
 from differential import clusters
 from differential.clusters import GPU, HOSTNAME, NODE_LABELS, NODE_NAMES, ZONE, lists_of, percent, some
 from differential.standing import NAMESPACE_LABELS, OWNERS
-from hypothesis import strategies as st
+from differential.volumes import volumes
 
 Object = dict[str, Any]
 
@@ -19,7 +21,7 @@ POD_LABELS: dict[str, tuple[str, ...]] = {
 }
 TOPOLOGY_KEYS = (ZONE, HOSTNAME, "rack", "disk", "nothing")
 
-requests = some({"cpu": ("250m", "100m", "1", "0", "2500m"), "memory": ("256Mi", "1Gi", "0", "128974848")}, 60)
+requests = some({"cpu": ("250m", "600m", "1", "0", "2500m"), "memory": ("256Mi", "1Gi", "0", "128974848")}, 60)
 # Those of which a limit must be equal.
 extended = some({GPU: ("1", "2"), "hugepages-2Mi": ("4Mi", "32Mi"), "ephemeral-storage": ("500M", "5Gi")}, 30)
 
@@ -214,9 +216,7 @@ def spread_constraint(draw: st.DrawFn) -> Object:
 def spread(draw: st.DrawFn, pod: Object) -> None:
     """Up to three topology spread constraints."""
     pod["spec"]["topologySpreadConstraints"] = draw(
-        st.lists(
-            spread_constraint(), max_size=3, unique_by=lambda one: (one["topologyKey"], one["whenUnsatisfiable"])
-        )
+        st.lists(spread_constraint(), max_size=3, unique_by=lambda one: (one["topologyKey"], one["whenUnsatisfiable"]))
     )
 
 
@@ -231,7 +231,9 @@ def affinity_term(draw: st.DrawFn) -> Object:
         elif draw(percent(15)):
             term["mismatchLabelKeys"] = ["version"]
     if draw(percent(20)):
-        term["namespaces"] = draw(st.lists(st.sampled_from(sorted(NAMESPACE_LABELS)), min_size=1, max_size=2, unique=True))
+        term["namespaces"] = draw(
+            st.lists(st.sampled_from(sorted(NAMESPACE_LABELS)), min_size=1, max_size=2, unique=True)
+        )
     if draw(percent(20)):
         labels = draw(some({"team": ("blue", "red"), "env": ("prod",)}, 50))
         term["namespaceSelector"] = {"matchLabels": labels} if labels else {}
@@ -268,17 +270,28 @@ FEATURES: dict[str, Callable[[Object], st.SearchStrategy[None]]] = {
     "taints": lambda pod: tolerations(pod),
     "ports": lambda pod: host_ports(pod),
     "node affinity": lambda pod: node_affinity(pod),
+    "volumes": lambda pod: volumes(pod),
     "owners": lambda pod: owner(pod),
     "spread": lambda pod: spread(pod),
     "pod affinity": lambda pod: pod_affinity(pod),
 }
 
 
+# Pods have a priority only in cases with this feature.
+PREEMPTION = "preemption"
+VICTIMS = ("low", "low", "middle")
+ALL = ("high", "high", "high", "middle", "middle", "low", "polite")
+
+
 @st.composite
-def template(draw: st.DrawFn, features: frozenset[str], chance: int = 70) -> Object:
+def template(draw: st.DrawFn, features: frozenset[str], priorities: Sequence[str], chance: int = 70) -> Object:
     """A Pod without a name, with about `chance` percent of the features."""
     pod = draw(base(features))
     for name, add in FEATURES.items():
         if name in features and draw(percent(chance)):
             draw(add(pod))
+    if PREEMPTION in features:
+        pod["spec"]["priorityClassName"] = draw(st.sampled_from(priorities))
+        # Victims stay, and end for ever: there is no kubelet.
+        pod["spec"]["terminationGracePeriodSeconds"] = 30
     return pod

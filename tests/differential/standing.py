@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from differential import volumes
 from nodewright.kube.client import Client
 from nodewright.kube.config import load
 from nodewright.kube.resources import (
@@ -70,6 +71,7 @@ class Standing(msgspec.Struct):
     services: list[Service] = []
     owners: list[tuple[Resource, SelectorOwner]] = []
     budgets: list[DisruptionBudget] = []
+    storage: volumes.Loaded = []
 
     def tell(self, core: SchedulerCore) -> None:
         """Let our scheduler know of them."""
@@ -81,6 +83,7 @@ class Standing(msgspec.Struct):
             core.on_owner((resource.api_version, resource.kind), None, owner)
         for budget in self.budgets:
             core.on_budget(None, budget)
+        volumes.tell(core, self.storage)
 
 
 async def make(kubeconfig: Path) -> Standing:
@@ -103,6 +106,7 @@ async def make(kubeconfig: Path) -> Standing:
             services=(await client.list(SERVICES, type=Service)).items,
             owners=[(r, owner) for r in owned for owner in (await client.list(r, type=SelectorOwner)).items],
             budgets=(await client.list(PODDISRUPTIONBUDGETS, type=DisruptionBudget)).items,
+            storage=await volumes.make(client),
         )
 
 
@@ -112,9 +116,7 @@ async def _make_classes(client: Client) -> None:
     )
     for name, (value, preempts) in PRIORITIES.items():
         policy = "PreemptLowerPriority" if preempts else "Never"
-        await client.create(
-            PRIORITYCLASSES, {"metadata": {"name": name}, "value": value, "preemptionPolicy": policy}
-        )
+        await client.create(PRIORITYCLASSES, {"metadata": {"name": name}, "value": value, "preemptionPolicy": policy})
 
 
 async def _make_budget(client: Client, body: Object, selector: Object | None, allowed: int) -> None:

@@ -11,7 +11,8 @@ import asyncio
 import re
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -39,6 +40,10 @@ class Trace(msgspec.Struct):
     totals: dict[str, int] = {}
     # How many nodes passed all filters; None until the Pod is bound.
     feasible: int | None = None
+    # Pods evicted for this one, and how far that is. Those that end already are not evicted again.
+    victims: list[str] = []
+    is_preempting: bool = False
+    is_preempted: bool = False
 
 
 class Log:
@@ -48,14 +53,14 @@ class Log:
         self._file = path.open("rb")
         self._rest = b""
         self.traces: dict[str, Trace] = {}
-        self.seen: set[Seen] = set()
+        self.seen: Counter[Seen] = Counter()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def forget(self) -> None:
-        """Drop what is known, to begin a new case."""
+        """Drop what is known, to begin anew."""
         self.read()
         self.traces.clear()
         self.seen.clear()
@@ -69,9 +74,9 @@ class Log:
 
     def _take(self, message: str, pairs: dict[str, str]) -> None:
         if " event for " in message:
-            self.seen.add((message, pairs.get("pod") or pairs.get("node", "")))
+            self.seen[message, pairs.get("pod") or pairs.get("node", "")] += 1
         elif message == "Added node to NodeTree" and pairs["zone"].startswith(f"{MADE}:"):
-            self.seen.add((MADE, pairs["node"]))
+            self.seen[MADE, pairs["node"]] += 1
         elif message == "Attempting to schedule pod":
             self.traces[pairs["pod"]] = Trace()
         elif message == "Plugin scored node for pod":
@@ -80,6 +85,12 @@ class Log:
             self.traces[pairs["pod"]].totals[pairs["node"]] = int(pairs["score"])
         elif message == "Successfully bound pod to node":
             self.traces[pairs["pod"]].feasible = int(pairs["feasibleNodes"])
+        elif message == "Start the preemption asynchronously":
+            self.traces[pairs["preemptor"]].is_preempting = True
+        elif message == "Preemptor Pod preempted victim Pod":
+            self.traces[pairs["preemptor"]].victims.append(pairs["victim"])
+        elif message == "Async Preemption finished completely":
+            self.traces[pairs["preemptor"]].is_preempted = True
 
 
 class KubeScheduler:
@@ -120,25 +131,20 @@ class KubeScheduler:
         self.log.close()
 
     async def until_seen(self, wanted: Iterable[Seen]) -> None:
-        """Wait until the log tells of all these events. Raises TimeoutError, naming those that are missing."""
-        missing = set(wanted)
+        """Wait until the log tells of all these events since `log.forget`, of each as often as it is named.
 
-        def complete() -> bool:
-            missing.difference_update(self.log.seen)
-            return not missing
+        Raises TimeoutError, naming those that are missing.
+        """
+        expected = Counter(wanted)
+        await self._until(lambda: expected <= self.log.seen, lambda: f"not seen: {expected - self.log.seen}")
 
-        await self._until(complete, lambda: f"not seen by kube-scheduler: {sorted(missing)}")
+    async def trace(self, pod: str, ready: Callable[[Trace], bool]) -> Trace:
+        """What the log says about a Pod (namespace/name), once `ready` is true of it."""
+        traces = self.log.traces
+        await self._until(lambda: pod in traces and ready(traces[pod]), lambda: f"{pod}: only {traces.get(pod)}")
+        return traces[pod]
 
-    async def trace(self, pod: str) -> Trace:
-        """What the log says about a Pod (namespace/name) that was bound."""
-
-        def complete() -> bool:
-            return pod in self.log.traces and self.log.traces[pod].feasible is not None
-
-        await self._until(complete, lambda: f"the log does not tell how {pod} was bound")
-        return self.log.traces[pod]
-
-    async def _until(self, complete: object, complaint: object) -> None:
+    async def _until(self, complete: Callable[[], bool], complaint: Callable[[], str]) -> None:
         deadline = asyncio.get_running_loop().time() + TIMEOUT
         while True:
             self.log.read()
@@ -148,5 +154,5 @@ class KubeScheduler:
                 tail = self._log_file.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"kube-scheduler ended with {self._process.returncode}:\n{tail}")
             if asyncio.get_running_loop().time() > deadline:
-                raise TimeoutError(complaint())
+                raise TimeoutError(f"kube-scheduler's log: {complaint()}")
             await asyncio.sleep(0.001)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nodewright.cli.options import DEFAULT, Output, StateDir, existing_layout, layout_of
-from nodewright.cli.output import USAGE, CliError, Format, emit, print_table, stdout
+from nodewright.cli.options import Output, StateDir
+from nodewright.cli.output import USAGE, CliError, Format, emit
+from nodewright.cli.target import All, ClusterName, Kubeconfig, config_of, read_documents
 
 if TYPE_CHECKING:
     from nodewright.kube.config import Config
-    from nodewright.scheduler.explain import Explanation, NodeVerdict
+    from nodewright.scheduler.explain import Explanation
+    from nodewright.scheduler.simulation.documents import Document
+
+# Rows of each table without --all.
+ROWS = 10
 
 app = typer.Typer(no_args_is_help=True, help="Say why something was decided.")
 
@@ -30,69 +33,64 @@ def pod(
     name: Annotated[str | None, typer.Argument(metavar="[NAMESPACE/]NAME", help="The Pod.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", metavar="FILE", help="A Pod that need not exist; - for standard input."),
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="A Pod, or what makes Pods, that need not exist; - for standard input."
+        ),
     ] = None,
-    kubeconfig: Annotated[Path | None, typer.Option("--kubeconfig", metavar="FILE", help="The cluster to ask.")] = None,
-    cluster: Annotated[
-        str | None, typer.Option("--name", envvar="NODEWRIGHT_CLUSTER", metavar="NAME", help="A local cluster's name.")
-    ] = None,
+    kubeconfig: Kubeconfig = None,
+    cluster: ClusterName = None,
     state_dir: StateDir = None,
+    everything: All = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Per node: the first filter that rejected it and why, else each plugin's score and the total.
+    """Per node: what rejects the Pod and what is missing, nearest nodes first, else each plugin's score and the total.
 
-    Works for pending and for bound Pods (as if they were placed anew), and with -f for Pods that do not exist.
+    For a Pod that fits nowhere, also what preemption would evict. Works for pending and for bound Pods (as if they were
+    placed anew), and with -f for Pods that do not exist: a Pod, or the template of a Deployment, StatefulSet, Job...
     """
     if (name is None) == (file is None):
         raise CliError("name a Pod, or a file with -f", "nodewright explain pod default/web-0", USAGE)
-    manifest = None if file is None else _manifest(file)
-    config = _config(kubeconfig, cluster, state_dir)
-    explanation = asyncio.run(_explain(config, name, manifest))
+    document = None if file is None else _document(file)
+    config = config_of(kubeconfig, cluster, state_dir)
+    detailed = ROWS if output is Format.TABLE and not everything else None
+    explanation = asyncio.run(_explain(config, name, document, detailed))
     if output is Format.TABLE:
-        _print(explanation)
+        from nodewright.cli.explaintables import print_explanation
+
+        print_explanation(explanation, None if everything else ROWS)
     else:
         emit(explanation, output)
 
 
-def _config(kubeconfig: Path | None, cluster: str | None, state_dir: Path | None) -> Config:
-    """The file named, the local cluster named, $KUBECONFIG, the default local cluster, or what kubectl would use."""
-    from nodewright.kube.config import load
+def _document(file: Path) -> Document:
+    from nodewright.scheduler.simulation.workloads import is_workload
 
-    if kubeconfig is None and (cluster is not None or not os.environ.get("KUBECONFIG")):
-        layout = layout_of(DEFAULT, state_dir) if cluster is None else existing_layout(cluster, state_dir)
-        local = layout.kubeconfig("admin")
-        kubeconfig = local if local.exists() else None
-    return load(kubeconfig)
-
-
-def _manifest(file: Path) -> dict[str, Any]:
-    import yaml
-
-    where = "standard input" if str(file) == "-" else str(file)
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text()
-        documents = [d for d in yaml.safe_load_all(text) if d]
-    except FileNotFoundError as error:
-        raise CliError(f"{file}: no such file", exit_code=USAGE) from error
-    except yaml.YAMLError as error:
-        raise CliError(f"{where}: {error}", exit_code=USAGE) from error
-    pods = [d for d in documents if isinstance(d, dict) and d.get("kind") == "Pod"]
-    if len(pods) != 1:
-        raise CliError(f"{where}: expected one object of kind Pod, found {len(pods)}", exit_code=USAGE)
-    return pods[0]
+    found = [document for document in read_documents(file) if is_workload(document)]
+    if len(found) != 1:
+        where = "standard input" if str(file) == "-" else str(file)
+        what = "expected one object of kind Pod, or of a kind that makes Pods"
+        raise CliError(f"{where}: {what}; found {len(found)}", exit_code=USAGE)
+    return found[0]
 
 
-async def _explain(config: Config, name: str | None, manifest: dict[str, Any] | None) -> Explanation:
+async def _explain(config: Config, name: str | None, document: Document | None, detailed: int | None) -> Explanation:
     from nodewright.kube.client import Client
     from nodewright.kube.errors import NotFound
     from nodewright.kube.resources import PODS
-    from nodewright.scheduler.live import hypothetical, read_cluster, read_profile
+    from nodewright.scheduler.live import hypothetical, read_cluster
     from nodewright.scheduler.objects import Pod
     from nodewright.scheduler.plugin import PluginError
+    from nodewright.scheduler.simulation.documents import ManifestError
+    from nodewright.scheduler.simulation.quantities import quantities_as_text
+    from nodewright.scheduler.simulation.workloads import workload
 
-    async with Client(config) as client:
-        if manifest is not None:
-            found = await hypothetical(client, manifest, config.namespace)
+    async with Client(config, user_agent="nodewright-explain") as client:
+        if document is not None:
+            try:
+                quantities_as_text(document)
+                found = await hypothetical(client, workload(document, config.namespace).first(), config.namespace)
+            except ManifestError as error:
+                raise CliError(str(error), exit_code=USAGE) from error
         else:
             namespace, _, short = (name or "").rpartition("/")
             try:
@@ -101,38 +99,8 @@ async def _explain(config: Config, name: str | None, manifest: dict[str, Any] | 
                 raise CliError(str(error), "give the namespace too: nodewright explain pod NAMESPACE/NAME") from error
         if found.status.phase in ("Succeeded", "Failed"):
             raise CliError(f"pod {found.key} has ended ({found.status.phase}); it is not scheduled again")
-        profile, _ = await read_profile(client, found.spec.scheduler_name)
-        picture = await read_cluster(client)
+        picture, profiles = await read_cluster(client, [found.spec.scheduler_name])
     try:
-        return picture.explain(profile, found)
+        return picture.explain(profiles[found.spec.scheduler_name], found, detailed=detailed)
     except PluginError as error:
         raise CliError(str(error), "this is what the Pod's FailedScheduling event says too") from error
-
-
-def _print(explanation: Explanation) -> None:
-    console = stdout()
-    console.print(
-        f"Pod {explanation.pod}: {explanation.state} (schedulerName {explanation.scheduler_name})", markup=False
-    )
-    if explanation.message:
-        console.print(explanation.message, markup=False)
-    scoring = list(dict.fromkeys(name for v in explanation.nodes for name in v.scores))
-    rejected = any(not v.fits for v in explanation.nodes)
-    columns = ["node", "fits", *(["total", *scoring] if scoring else []), *(["filter", "reason"] if rejected else [])]
-    rows = [_row(v, scoring, rejected) for v in explanation.nodes]
-    if rows:
-        console.print()
-        print_table(columns, rows)
-
-
-def _row(verdict: NodeVerdict, scoring: list[str], rejected: bool) -> list[str]:
-    marks = "".join((" (bound)" if verdict.bound else "", " *" if verdict.best else ""))
-    row = [verdict.node + marks, "yes" if verdict.fits else "no"]
-    if scoring:
-        row.append("" if verdict.total is None else str(verdict.total))
-        for name in scoring:
-            score = verdict.scores.get(name)
-            row.append("" if score is None else f"{score.normalized}×{score.weight}")
-    if rejected:
-        row += [verdict.plugin, ", ".join(verdict.reasons)]
-    return row

@@ -40,6 +40,7 @@ VERBS = (
     Verb("kubectl", "kubectl", "command", "Run kubectl against the cluster.", _USE, passes_arguments=True),
     Verb("image", "image", "app", "Load, pull, list and remove images of the local store.", _USE),
     Verb("explain", "explain", "app", "Say why the scheduler put a Pod where it is, or nowhere.", _INSPECT),
+    Verb("simulate", "simulate", "command", "Say where Pods would go that do not exist yet.", _INSPECT),
     Verb("trace", "trace", "command", "Follow an object through the system, step by step with times.", _INSPECT),
     Verb("selftest", "selftest", "command", "Check in a Pod that Pods, DaemonSets and Services work.", _INSPECT),
     Verb("operator", "operator", "command", "The controllers.", _COMPONENTS),

@@ -11,6 +11,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 # A check gives None when all is well, else what is wrong.
 Check = Callable[[], "str | Awaitable[str | None] | None"]
+# Gives metrics as text.
+Page = Callable[[], Awaitable[str]]
 
 
 class HealthServer:
@@ -23,6 +25,7 @@ class HealthServer:
         self._registry = registry
         self._live: dict[str, Check] = {}
         self._ready: dict[str, Check] = {}
+        self._pages: dict[str, Page] = {}
         self._runner: web.AppRunner | None = None
 
     def add_live(self, name: str, check: Check) -> None:
@@ -33,10 +36,16 @@ class HealthServer:
         """A failing ready check means: not of use now; restarting would not help."""
         self._ready[name] = check
 
+    def add_page(self, path: str, page: Page) -> None:
+        """Serve further metrics, in Prometheus' text format, under another path. Call it before `start`."""
+        self._pages[path] = page
+
     async def start(self) -> None:
         """Listen. Raises OSError when the address is in use or not ours."""
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
+        for path, page in self._pages.items():
+            app.router.add_get(path, self._page_handler(page))
         for path, checks in (("/livez", self._live), ("/healthz", self._live), ("/readyz", self._ready)):
             app.router.add_get(path, self._handler(path, checks))
             app.router.add_get(path + "/{name}", self._handler(path, checks))
@@ -58,6 +67,13 @@ class HealthServer:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    @staticmethod
+    def _page_handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(_request: web.Request) -> web.Response:
+            return web.Response(body=(await page()).encode(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+        return handle
 
     @staticmethod
     def _handler(path: str, checks: dict[str, Check]) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -11,6 +11,7 @@ import asyncio
 import enum
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -21,6 +22,7 @@ from nodewright.kube.client import Client
 from nodewright.kube.errors import ApiError, Conflict, NotFound
 from nodewright.kube.resources import PODS
 
+from . import metrics
 from .objects import Pod
 from .pods import PodInfo
 from .queue import QueuedPod
@@ -46,12 +48,13 @@ class BindResult(enum.Enum):
 
 
 class Binding(msgspec.Struct, eq=False):
-    """A decision on its way to the API server. `decided` is the scheduler's clock."""
+    """A decision on its way to the API server. `decided` is when its cycle began, by the monotonic clock."""
 
     queued: QueuedPod
     node: str
     profile: str
     decided: float
+    sent: bool = False
 
 
 Settled = Callable[[Binding, BindResult, str], None]
@@ -95,8 +98,8 @@ class Binder:
 
     @property
     def is_full(self) -> bool:
-        """Whether deciding more would only make decisions wait and age."""
-        return len(self._waiting) >= self._limit
+        """Whether all connections are taken: deciding more would only make decisions wait and age."""
+        return self._active + len(self._waiting) >= self._limit
 
     @property
     def is_idle(self) -> bool:
@@ -136,13 +139,16 @@ class Binder:
                 self._arrived.append(waiter)
                 await waiter
             binding = self._waiting.popleft()
-            if len(self._waiting) < self._limit // 2:
-                self._room.set()
             self._active += 1
+            started = metrics.now()
             try:
                 result, message = await self._bind(binding)
             finally:
                 self._active -= 1
+                if not self.is_full:
+                    self._room.set()
+            status = metrics.SUCCESS if result is BindResult.BOUND else metrics.ERROR
+            metrics.POINT_DURATION.labels(metrics.BIND, status, binding.profile).observe(metrics.now() - started)
             self._on_settled(binding, result, message)
             if not self._active and not self._waiting:
                 self._idle.set()
@@ -175,6 +181,9 @@ class Binder:
             await asyncio.sleep(backoff.next())
 
     async def _post(self, binding: Binding) -> None:
+        if not binding.sent:
+            binding.sent = True
+            metrics.DECISION_TO_BINDING.observe(time.monotonic() - binding.decided)
         pod = binding.queued.pod
         meta = pod.pod.metadata
         await self._client.request(

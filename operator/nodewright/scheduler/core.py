@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-from . import events
+from . import events, metrics
 from .attempts import Assumption, Attempt, Skipped
 from .diagnosis import Diagnosis
 from .evaluator import Evaluator, Placement, Rejection
@@ -43,7 +43,7 @@ class SchedulerCore:
     ) -> None:
         """`clock` gives seconds and never goes back; `on_work` is called whenever a Pod may have become active."""
         self.state = ClusterState()
-        self.queue = queue or SchedulingQueue(clock)
+        self.queue = SchedulingQueue(clock) if queue is None else queue  # an empty queue is false
         self.factory = PodFactory()
         self.gangs = Gangs()
         self.placing = Placing(self.state, self.gangs)
@@ -223,6 +223,11 @@ class SchedulerCore:
 
     # --- what we decide ------------------------------------------------------------------------------------------
 
+    def resume(self) -> None:
+        """Call it once all that exists is known: gangs that a predecessor placed in part go before other Pods."""
+        for uid in self.gangs.incomplete():
+            self.queue.prefer(uid)
+
     def attempt(self) -> Attempt | None:
         """Run one cycle for the next Pod. A placed Pod is assumed, any other is back in the queue. None: no Pod.
 
@@ -233,6 +238,7 @@ class SchedulerCore:
         queued = self.queue.pop()
         if queued is None:
             return None
+        metrics.SAMPLER.next_cycle()
         started = self._clock()
         pod = queued.pod
         name = pod.spec.scheduler_name
@@ -321,6 +327,9 @@ class SchedulerCore:
             return
         self.placing.take_back(self.profile(assumption.profile), uid)
         if retry:
+            if gang_key(queued.pod) is not None:
+                # Others of its gang have their nodes by now: nobody else may have its room meanwhile.
+                self.state.nominated.put(queued.pod, assumption.node)
             self.queue.put_error(queued)
         else:
             self.gangs.gone(uid)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from . import checks
+from . import checks, metrics
 from .diagnosis import Diagnosis
 from .plugin import Context, FilterResult, OnlyNodes, Plugin, PluginError, Rejected
 from .profile import Profile, Scorer
@@ -50,7 +50,12 @@ def prepare(profile: Profile, ctx: Context) -> Preparation:
     """Let the plugins look at the Pod. Raises PluginError."""
     found = Preparation(plugins=[])
     for plugin in profile.preparers:
+        started = metrics.now() if metrics.SAMPLER.on else 0.0
         answer = _call(plugin, "prepare", checks.preparation, _call(plugin, "prepare", plugin.prepare, ctx))
+        plugin.asked.pre_filter.value += 1
+        if started:
+            status = metrics.UNSCHEDULABLE if isinstance(answer, Rejected) else metrics.SUCCESS
+            metrics.executed(plugin.name, metrics.PRE_FILTER, started, status)
         if plugin.name not in profile.pre_filters:
             continue  # asked only for what its filter or score needs
         if isinstance(answer, Rejected):
@@ -67,16 +72,38 @@ def prepare(profile: Profile, ctx: Context) -> Preparation:
 
 def run_filter(plugin: Plugin, ctx: Context) -> FilterResult | None:
     """One plugin's answer, checked for shape. Raises PluginError."""
-    return _call(plugin, "filter", checks.verdict, _call(plugin, "filter", plugin.filter, ctx), ctx)
+    started = metrics.now() if metrics.SAMPLER.on else 0.0
+    result = _call(plugin, "filter", checks.verdict, _call(plugin, "filter", plugin.filter, ctx), ctx)
+    if result is not None:
+        plugin.asked.filter.value += len(ctx.nodes)
+    if started:
+        metrics.executed(plugin.name, metrics.FILTER, started, _status_of(result))
+    return result
 
 
-def run_filters(filters: Iterable[Plugin], ctx: Context, failures: list[Failure] | None = None) -> BoolArray:
-    """The nodes that pass all filters. With `failures`, who rejected which nodes first. Raises PluginError."""
+def _status_of(result: FilterResult | None) -> str:
+    if result is None:
+        return metrics.SKIP
+    return metrics.SUCCESS if result.ok.any() else metrics.UNSCHEDULABLE
+
+
+def run_filters(
+    filters: Iterable[Plugin],
+    ctx: Context,
+    failures: list[Failure] | None = None,
+    answered: list[Plugin] | None = None,
+) -> BoolArray:
+    """The nodes that pass all filters. Raises PluginError.
+
+    `failures` is filled with who rejected which nodes first, `answered` with the filters that had a say at all.
+    """
     alive: BoolArray = ctx.nodes.present.copy()
     for plugin in filters:
         result = run_filter(plugin, ctx)
         if result is None:
             continue
+        if answered is not None:
+            answered.append(plugin)
         if failures is not None:
             rejected = alive & ~result.ok
             if rejected.any():
@@ -94,8 +121,14 @@ def details(plugin: Plugin, ctx: Context, position: int) -> list[str]:
 def run_score(scorer: Scorer, ctx: Context) -> IntArray | None:
     """One plugin's raw scores, checked for shape. Raises PluginError."""
     plugin = scorer.plugin
+    started = metrics.now() if metrics.SAMPLER.on else 0.0
     raw = _call(plugin, "score", plugin.score, ctx)
-    return None if raw is None else _call(plugin, "score", checks.scores, raw, ctx)
+    if raw is not None:
+        raw = _call(plugin, "score", checks.scores, raw, ctx)
+        plugin.asked.score.value += len(ctx.nodes)
+    if started:
+        metrics.executed(plugin.name, metrics.SCORE, started, metrics.SKIP if raw is None else metrics.SUCCESS)
+    return raw
 
 
 def normalize(scorer: Scorer, ctx: Context, raw: IntArray) -> IntArray:
@@ -106,7 +139,10 @@ def normalize(scorer: Scorer, ctx: Context, raw: IntArray) -> IntArray:
     # Raw scores are kept for the next Pod, and only the rows that changed are asked for again.
     kept = raw.view()
     kept.flags.writeable = False
+    started = metrics.now() if metrics.SAMPLER.on else 0.0
     scores = _call(plugin, "normalize", plugin.normalize, ctx, kept)
+    if started:
+        metrics.executed(plugin.name, metrics.NORMALIZE, started, metrics.SUCCESS)
     return _call(plugin, "normalize", checks.final_scores, scores, ctx)
 
 

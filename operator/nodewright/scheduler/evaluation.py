@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from . import cycle
+from . import cycle, metrics
 from .cycle import Preparation
-from .plugin import Context, Scope
+from .plugin import Context, Plugin, Scope
 from .pods import PodInfo
 from .profile import Profile, Scorer
 from .state import ClusterState, NodeView
@@ -64,6 +64,8 @@ class Evaluation:
         self._filters = filters_by_scope(profile)
         self._scorers = scorers_by_scope(profile)
         self.data: dict[str, Any] = {}
+        # Seconds that the last call of `prepare` took; 0 where it was not asked.
+        self.preparing = 0.0
         self.feasible: BoolArray
         self._static: BoolArray
         self._local: BoolArray
@@ -73,8 +75,15 @@ class Evaluation:
         self._relative: IntArray
         # The totals but for scores that depend on the whole cluster; None when they have to be summed up again.
         self._base: IntArray | None = None
+        self._local_objectors: list[Plugin] = []
+        self._wide_objectors: list[Plugin] = []
         self._prepare(pod)
         self._evaluate(pod)
+
+    @property
+    def objectors(self) -> list[Plugin]:
+        """The filters of Pods at nodes that have anything to say about this Pod."""
+        return self._local_objectors + self._wide_objectors
 
     @property
     def is_confined(self) -> bool:
@@ -91,6 +100,7 @@ class Evaluation:
     def refresh(self, pod: PodInfo) -> None:
         """Bring the answers up to date with the cluster. Raises PluginError; discard the evaluation then."""
         state = self._state
+        self.preparing = 0.0
         if self._world_generation != state.world_generation:
             self._prepare(pod)
             self._evaluate(pod)
@@ -128,8 +138,10 @@ class Evaluation:
     def _prepare(self, pod: PodInfo) -> None:
         self._world_generation = self._state.world_generation
         self.data.clear()
+        started = metrics.now()
         whole = Context(pod, NodeView(self._state), self.data)
         self.preparation: Preparation = cycle.prepare(self._profile, whole)
+        self.preparing = metrics.now() - started
 
     # --- all rows ------------------------------------------------------------------------------------------------
 
@@ -146,7 +158,8 @@ class Evaluation:
             return
         ctx = self.context(pod)
         self._static = cycle.run_filters(self._filters.static, ctx)
-        self._local = self._static & cycle.run_filters(self._filters.local, ctx)
+        self._local_objectors = []
+        self._local = self._static & cycle.run_filters(self._filters.local, ctx, answered=self._local_objectors)
         self.feasible = self._local
         self._ask_widely(pod)
 
@@ -154,9 +167,11 @@ class Evaluation:
         """Ask the filters that look at the whole cluster. True when feasibility may have changed by them."""
         before = self.feasible
         self.feasible = self._local
+        self._wide_objectors = []
         for plugin in self._filters.wide:
             result = cycle.run_filter(plugin, self.context(pod))
             if result is not None:
+                self._wide_objectors.append(plugin)
                 self.feasible = self.feasible & result.ok
         if self.feasible is self._local:
             return before is not self._local

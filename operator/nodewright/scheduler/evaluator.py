@@ -8,15 +8,15 @@ from collections.abc import Hashable
 import msgspec
 import numpy as np
 
-from . import cycle
+from . import cycle, metrics
 from .cycle import Failure
 from .diagnosis import Diagnosis
 from .evaluation import INFEASIBLE, Evaluation
 from .plugin import Context, Scope
 from .pods import PodInfo
 from .profile import Profile
+from .room import Room, room_only
 from .state import ClusterState, NodeView
-from .state.arrays import BoolArray
 
 
 class Placement(msgspec.Struct):
@@ -35,6 +35,14 @@ class Rejection(msgspec.Struct):
     resolvable: list[int]
 
 
+class Claimed(msgspec.Struct):
+    """Why a node is no place for a Pod, although it passes, once the Pods nominated to it are there."""
+
+    reasons: list[str]
+    plugins: set[str]
+    hopeless: bool
+
+
 class Evaluator:
     """Finds nodes for Pods of one profile; remembers the answers for the `size` most recent signatures."""
 
@@ -45,22 +53,27 @@ class Evaluator:
         self._kept: OrderedDict[Hashable, Evaluation] = OrderedDict()
         self.later = [plugin for plugin in profile.filters if plugin.scope != Scope.NODES]
         self._turn = 0
+        self._times = metrics.PointTimes(profile.scheduler_name)
 
     def place(self, pod: PodInfo) -> Placement | Rejection:
         """The best node for the Pod, or why there is none. Changes nothing. Raises PluginError."""
         if not self._state.node_count:
             return Rejection(Diagnosis(0), None, [])
+        started = metrics.now()
         evaluation = self._evaluation(pod)
         feasible = evaluation.feasible
-        taken = self._spoken_for(evaluation, pod)
+        position = self._nominated_position(evaluation, pod)
+        taken = self._spoken_for(evaluation, pod) if position is None else {}
         if taken:
             feasible = feasible.copy()
             feasible[list(taken)] = False
-        position = self._nominated_position(evaluation, pod, feasible)
+        found = bool(feasible.any())
+        filtered = self._observe_filters(started, evaluation, found)
+        if not found:
+            return self._reject(evaluation, pod, taken)
         if position is None:
-            totals = evaluation.totals(pod, feasible if taken else None) if feasible.any() else None
-            if totals is None:
-                return self._reject(evaluation, pod, taken)
+            totals = evaluation.totals(pod, feasible if taken else None)
+            self._times.scored.observe(metrics.now() - filtered)
             # Equally good nodes take turns: Pods that barely change a score would otherwise pile up on the first.
             ties = np.flatnonzero(totals == totals.max())
             self._turn += 1
@@ -102,27 +115,48 @@ class Evaluator:
                 self._kept.popitem(last=False)
         return evaluation
 
-    def _nominated_position(self, evaluation: Evaluation, pod: PodInfo, feasible: BoolArray) -> int | None:
+    def _observe_filters(self, started: float, evaluation: Evaluation, found: bool) -> float:
+        """Take the time of preparing and filtering; scores at touched rows, corrected meanwhile, count as filtering."""
+        now, times, preparing = metrics.now(), self._times, evaluation.preparing
+        if preparing:
+            rejected = evaluation.preparation.rejected is not None
+            (times.pre_filter_failed if rejected else times.pre_filtered).observe(preparing)
+        (times.filtered if found else times.filter_failed).observe(now - started - preparing)
+        return now
+
+    def _nominated_position(self, evaluation: Evaluation, pod: PodInfo) -> int | None:
         """The node that the Pod was nominated to, if it passes: it is not compared with others."""
         node = self._state.nominated.node_of(pod.uid)
         row = self._state.rows.get(node) if node else None
         position = None if row is None else _position(evaluation.nodes, row)
-        return position if position is not None and feasible[position] else None
+        if row is None or position is None or not evaluation.feasible[position]:
+            return None
+        ahead = self._ahead_at(pod, row)
+        return None if ahead and self._failures_beside(evaluation, pod, row, ahead) else position
 
-    def _spoken_for(self, evaluation: Evaluation, pod: PodInfo) -> dict[int, list[Failure]]:
+    def _spoken_for(self, evaluation: Evaluation, pod: PodInfo) -> dict[int, Claimed]:
         """Positions that only pass as long as nominated Pods are not there, and what fails once they are."""
         if not len(self._state.nominated):
             return {}
-        taken: dict[int, list[Failure]] = {}
+        plugin = room_only(evaluation, self.later)
+        room = None if plugin is None else Room(self._state, plugin, pod)
+        claimed: dict[int, Claimed] = {}
         for node, ahead in self._state.nominated.ahead_of(pod):
             row = self._state.rows.get(node)
             position = None if row is None else _position(evaluation.nodes, row)
             if row is None or position is None or not evaluation.feasible[position]:
                 continue
+            if room is not None and plugin is not None and not any(p.terms.anti_affinity for p in ahead):
+                reasons = room.left(row, beside=ahead).shortages()
+                if reasons:
+                    claimed[position] = Claimed(reasons, {plugin.name}, False)
+                continue
             failures = self._failures_beside(evaluation, pod, row, ahead)
             if failures:
-                taken[position] = failures
-        return taken
+                hopeless = any(bool(cycle.unresolvable(failure)[0]) for failure in failures)
+                reasons = list(cycle.count_reasons(failures))
+                claimed[position] = Claimed(reasons, {failure.plugin for failure in failures}, hopeless)
+        return claimed
 
     def _failures_beside(self, evaluation: Evaluation, pod: PodInfo, row: int, ahead: list[PodInfo]) -> list[Failure]:
         node = self._state.names[row]
@@ -146,7 +180,7 @@ class Evaluator:
     def _context_of(self, evaluation: Evaluation, pod: PodInfo, row: int) -> Context:
         return Context(pod, NodeView(self._state, np.array([row], dtype=np.intp)), evaluation.data)
 
-    def _reject(self, evaluation: Evaluation, pod: PodInfo, taken: dict[int, list[Failure]]) -> Rejection:
+    def _reject(self, evaluation: Evaluation, pod: PodInfo, claimed: dict[int, Claimed]) -> Rejection:
         ctx, preparation = evaluation.context(pod), evaluation.preparation
         if preparation.rejected is not None:
             return Rejection(cycle.diagnose(self._state, preparation, []), evaluation, [])
@@ -155,12 +189,14 @@ class Evaluator:
         hopeless = np.zeros(len(ctx.nodes), dtype=np.bool_)
         for failure in failures:
             hopeless |= cycle.unresolvable(failure)
-        for position, found in taken.items():
-            failures += found
-            hopeless[position] = any(bool(cycle.unresolvable(failure)[0]) for failure in found)
-        resolvable = np.flatnonzero(ctx.nodes.present & ~hopeless)
         diagnosis = cycle.diagnose(self._state, preparation, failures, int(ctx.nodes.present.sum()))
-        return Rejection(diagnosis, evaluation, [ctx.nodes.row(int(position)) for position in resolvable])
+        for position, claim in claimed.items():
+            diagnosis.reasons.update(claim.reasons)
+            diagnosis.plugins |= claim.plugins
+            hopeless[position] = claim.hopeless
+        resolvable = np.flatnonzero(ctx.nodes.present & ~hopeless)
+        rows = resolvable if ctx.nodes.rows is None else ctx.nodes.rows[resolvable]
+        return Rejection(diagnosis, evaluation, rows.tolist())
 
 
 def _position(nodes: NodeView, row: int) -> int | None:

@@ -71,6 +71,34 @@ def bound_pod_events(old: PodInfo, new: PodInfo) -> Event:
     return kinds
 
 
+_LABELS = {
+    Event.POD_ADD: "AssignedPodAdd",
+    Event.POD_DELETE: "AssignedPodDelete",
+    Event.POD_LABEL: "AssignedPodUpdatePodLabel",
+    Event.POD_SCALE_DOWN: "AssignedPodUpdatePodScaleDown",
+    Event.NODE_ADD: "NodeAdd",
+    Event.NODE_DELETE: "NodeDelete",
+    Event.NODE_ALLOCATABLE: "NodeUpdateNodeAllocatable",
+    Event.NODE_LABEL: "NodeUpdateNodeLabel",
+    Event.NODE_TAINT: "NodeUpdateNodeTaint",
+    Event.NODE_OTHER: "NodeUpdateNodeAnnotation",
+    Event.NAMESPACE: "NamespaceUpdate",
+    Event.CLAIM: "PersistentVolumeClaimUpdate",
+    Event.VOLUME: "PersistentVolumeUpdate",
+    Event.STORAGE_CLASS: "StorageClassUpdate",
+    Event.CSI_NODE: "CSINodeUpdate",
+    Event.CSI_DRIVER: "CSIDriverUpdate",
+    Event.STORAGE_CAPACITY: "CSIStorageCapacityUpdate",
+    Event.ATTACHMENT_DELETE: "VolumeAttachmentDelete",
+    Event.GANG_MEMBER: "UnschedulablePodAdd",
+}
+
+
+def label(kinds: Event) -> str:
+    """The name that kube-scheduler's metrics have for an event; of several kinds, the first that has one."""
+    return next((text for kind, text in _LABELS.items() if kind & kinds), "Unknown")
+
+
 def is_finished(pod: Pod) -> bool:
     """Whether the Pod has ended and holds nothing any more."""
     return pod.status.phase in ("Succeeded", "Failed")

@@ -105,6 +105,10 @@ class Gangs:
         """The UIDs of members without a node, in the order in which they came."""
         return list(self._waiting.get(key, ()))
 
+    def incomplete(self) -> list[str]:
+        """The UIDs of members that wait while others of their gang have nodes."""
+        return [uid for key, waiting in self._waiting.items() if self._placed.get(key) for uid in waiting]
+
     def placed_count(self, key: GangKey) -> int:
         """How many members have a node."""
         return len(self._placed.get(key, ()))

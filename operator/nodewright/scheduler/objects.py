@@ -239,6 +239,12 @@ class Volume(Lean):
         )
 
 
+class ResourceClaim(Lean):
+    """A claim of devices; that there is one is all that is read."""
+
+    name: str = ""
+
+
 class SchedulingGate(Lean):
     """A gate that holds the Pod back until it is removed."""
 
@@ -263,6 +269,7 @@ class PodSpec(Lean):
     topology_spread_constraints: list[TopologySpreadConstraint] = []
     scheduling_gates: list[SchedulingGate] = []
     volumes: list[Volume] = []
+    resource_claims: list[ResourceClaim] = []
 
 
 class Condition(Lean):

@@ -6,6 +6,7 @@ import logging
 
 import msgspec
 
+from . import metrics
 from .attempts import Assumption
 from .evaluator import Evaluator, Placement, Rejection
 from .gang import Gangs
@@ -78,7 +79,12 @@ class Placing:
         if plugin is None or not rejection.diagnosis.node_count:
             return None
         limits: Limits = getattr(plugin, "limits", Limits())
+        started = metrics.now()
         found = self._finder.find(evaluator, pod, rejection, limits)
+        metrics.PREEMPTION_ATTEMPTS.inc()
+        status = metrics.SUCCESS if isinstance(found, Candidate) else metrics.UNSCHEDULABLE
+        name = evaluator.profile.scheduler_name
+        metrics.POINT_DURATION.labels(metrics.POST_FILTER, status, name).observe(metrics.now() - started)
         return Preempting(found) if isinstance(found, Candidate) else found
 
     def nominate(self, pod: PodInfo, node: str) -> list[PodInfo]:
@@ -107,4 +113,6 @@ class Placing:
 
 def postfilter_message(refused: Refused | None) -> str:
     """The end of upstream's message: what its PostFilter plugins said, in their order."""
-    return f"{NO_CLAIMS}, preemption: {refused.message}" if refused is not None else ""
+    if refused is None:
+        return ""
+    return refused.message if refused.is_all else f"{NO_CLAIMS}, preemption: {refused.message}"

@@ -28,6 +28,7 @@ import numpy as np
 from nodewright.kube.client import Client
 
 from .events import Event
+from .metrics import Asked
 from .pods import PodInfo, PodPart
 from .state import ClusterState, NodeView
 from .state.arrays import BoolArray, IntArray
@@ -104,6 +105,8 @@ class Plugin:
     events: ClassVar[Event] = Event.ANY
     # The type of the profile's `pluginConfig` arguments, or None where the plugin takes none.
     args_type: ClassVar[type[msgspec.Struct] | None] = None
+    # Counts what the plugin is asked; the profile that the plugin belongs to sets it.
+    asked: Asked = Asked()
 
     def __init__(self, args: Any = None) -> None:
         """`args` is an instance of `args_type`. Raise ValueError, naming the field, for values that make no sense."""

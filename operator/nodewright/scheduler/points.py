@@ -43,7 +43,6 @@ BUILT_IN: Final[Mapping[str, str]] = {
 # Upstream's plugins that do not exist here. A profile may switch them off.
 ABSENT: Final = frozenset(
     {
-        "DynamicResources",
         "NodeDeclaredFeatures",
         "GangScheduling",
         "TopologyPlacementGenerator",
@@ -58,6 +57,7 @@ ABSENT: Final = frozenset(
 # Points that upstream's plugins have beside those that follow from the class here. Naming one there is no mistake.
 _ALSO: Final[Mapping[str, frozenset[str]]] = {
     "DefaultPreemption": frozenset({"preEnqueue"}),
+    "DynamicResources": frozenset({"preEnqueue", "filter", "score", "reserve", "preBind"}),
     "VolumeBinding": frozenset({"preFilter", "preScore", "score", "reserve", "preBind"}),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from nodewright.kube.client import Client
 
+from . import metrics
 from .attempts import Attempt
 from .binder import Binding
 from .gang import GangSpec
@@ -122,8 +123,11 @@ class PreBinding:
         finally:
             own.set_result(error)
         if error is None:
+            waited = metrics.now()
             others = await asyncio.gather(*results.values())
             error = next((other for other in others if other is not None), None)
+            status = metrics.SUCCESS if error is None else metrics.UNSCHEDULABLE
+            metrics.PERMIT_WAIT.labels(status).observe(metrics.now() - waited)
         if error is None:
             self._submit(binding)
         else:
@@ -131,6 +135,13 @@ class PreBinding:
 
     async def _run(self, binding: Binding, plugins: Sequence[Plugin]) -> Exception | None:
         """Run all plugins in order; the first failure, or None."""
+        started = metrics.now()
+        error = await self._run_all(binding, plugins)
+        status = metrics.SUCCESS if error is None else metrics.ERROR
+        metrics.POINT_DURATION.labels(metrics.PRE_BIND, status, binding.profile).observe(metrics.now() - started)
+        return error
+
+    async def _run_all(self, binding: Binding, plugins: Sequence[Plugin]) -> Exception | None:
         pod = binding.queued.pod
         for plugin in plugins:
             try:

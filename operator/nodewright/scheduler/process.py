@@ -23,6 +23,7 @@ from nodewright.kube.errors import ApiError
 from .profile import DEFAULT_SCHEDULER_NAME, PluginRef, Plugins, PluginSet, Profile, ProfileConfig
 from .profiles import ProfileSet, ProfileWatcher
 from .registry import Registry
+from .resource_metrics import resource_page
 from .service import Scheduler
 from .warnings import Warnings
 
@@ -163,6 +164,10 @@ class SchedulerProcess:
         self.health.add_live("ping", lambda: None)
         self.health.add_live("leaderElection", lambda: self._leading.trouble if self._leading else None)
         self.health.add_ready("caches", lambda: None if self.scheduler.has_synced else "not synced")
+        scheduler = self.scheduler
+        self.health.add_page(
+            "/metrics/resources", lambda: resource_page(scheduler.pods.values(), scheduler.core.factory.info)
+        )
         await self.health.start()
         log.info("serving probes and metrics", extra={"port": self.health.port})
 

@@ -13,6 +13,7 @@ import msgspec
 
 from . import arguments, points
 from .events import Event
+from .metrics import Asked
 from .plugin import Plugin, PluginError, Scope
 from .pods import PodInfo, PodPart
 from .points import PluginRef, PluginSet
@@ -92,6 +93,8 @@ class Profile:
         self.scheduler_name = config.scheduler_name
         names = _Names(config, registry or Registry())
         self.plugins = plugins = {name: names.instance(name) for name in names.weights if name not in points.BUILT_IN}
+        for name, plugin in plugins.items():
+            plugin.asked = Asked(name, self.scheduler_name, _asked_at(plugin))
         own = {name: points.own_points(type(plugin)) for name, plugin in plugins.items()}
         at = {point: [plugins[n] for n in names.at[point] if point in own.get(n, ())] for point in points.POINTS}
         self.filters = at["filter"]
@@ -123,6 +126,11 @@ class Profile:
     def wakers(self, names: set[str]) -> Event:
         """The events after which a Pod rejected by these plugins is worth another try."""
         return functools.reduce(operator.or_, (self.plugins[n].events for n in names if n in self.plugins), Event.NONE)
+
+
+def _asked_at(plugin: Plugin) -> list[str]:
+    methods = {"prepare": "PreFilter", "filter": "Filter", "score": "Score"}
+    return [point for method, point in methods.items() if plugin.extends(method)]
 
 
 class _Names:

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
 
-from .events import Event
+from .events import Event, label
 from .pods import PodInfo
 
 INITIAL_BACKOFF = 1.0
 MAX_BACKOFF = 10.0
 MAX_IN_UNSCHEDULABLE = 300.0
 FLUSH_INTERVAL = 30.0
+
+_GATED = frozenset({"SchedulingGates"})
+_HELD = frozenset({"DefaultPreemption"})
 
 Place = Literal["active", "backoff", "unschedulable", "gated"]
 
@@ -33,7 +37,7 @@ class QueuedPod(msgspec.Struct, eq=False):
     pod: PodInfo
     # When it last entered the active queue or backoff; orders Pods of equal priority.
     timestamp: float
-    # When it was first tried, or None.
+    # When it could first be tried, or None while gates have held it from the start.
     first_attempt: float | None = None
     attempts: int = 0
     unschedulable_count: int = 0
@@ -41,6 +45,8 @@ class QueuedPod(msgspec.Struct, eq=False):
     # The events that make another try worthwhile, and the plugins that said so.
     wakers: Event = Event.NONE
     plugins: frozenset[str] = frozenset()
+    # Tried again last because it had waited too long for an event.
+    flushed: bool = False
     # Kept back until something that this process does is done, as if gated.
     held: bool = False
     place: Place | None = None
@@ -86,6 +92,19 @@ class SchedulingQueue:
         """How many Pods wait in each place."""
         return dict(self._counts)
 
+    def rejected(self) -> Counter[tuple[str, str]]:
+        """How many waiting Pods each (plugin, schedulerName) has rejected; a Pod counts for all that rejected it."""
+        kinds: Counter[tuple[frozenset[str], str]] = Counter()
+        for queued in self._pods.values():
+            if queued.place == "gated":
+                kinds[_HELD if queued.held else _GATED, queued.pod.spec.scheduler_name] += 1
+            elif queued.plugins:
+                kinds[queued.plugins, queued.pod.spec.scheduler_name] += 1
+        found: Counter[tuple[str, str]] = Counter()
+        for (plugins, name), count in kinds.items():
+            found.update({(plugin, name): count for plugin in plugins})
+        return found
+
     def get(self, uid: str) -> QueuedPod | None:
         """A waiting Pod, or None."""
         return self._pods.get(uid)
@@ -100,13 +119,14 @@ class SchedulingQueue:
     def add(self, pod: PodInfo) -> None:
         """A Pod that has no node appeared, or its spec changed: it is tried (again), unless a gate holds it."""
         queued = self._pods.get(pod.uid)
+        event = "UnschedulablePodUpdate"
         if queued is None:
-            queued = QueuedPod(pod, self._clock())
+            queued, event = QueuedPod(pod, self._clock()), "UnschedulablePodAdd"
         queued.pod = pod
         if queued.held or pod.spec.scheduling_gates:
-            self._move(queued, "gated", "PodAdd")
+            self._move(queued, "gated", event)
         else:
-            self._requeue(queued, "PodAdd")
+            self._requeue(queued, event)
 
     def update(self, pod: PodInfo) -> None:
         """Replace what is known of a waiting Pod; where it waits stays, unless a gate was added or removed."""
@@ -116,7 +136,8 @@ class SchedulingQueue:
         queued.pod = pod
         gated = queued.held or bool(pod.spec.scheduling_gates)
         if gated != (queued.place == "gated"):
-            self._move(queued, "gated" if gated else "active", "PodUpdate")
+            event = "UnschedulablePodUpdate" + ("" if gated else "PodSchedulingGatesEliminated")
+            self._move(queued, "gated" if gated else "active", event)
 
     def delete(self, uid: str) -> None:
         """The Pod is gone, or has a node now."""
@@ -132,9 +153,13 @@ class SchedulingQueue:
         None when there is neither. Pods that backed off after an error do not jump the queue.
         """
         self.flush()
-        queued = self._take(self._active, "active") or self._take(self._backoff, "backoff")
-        if queued is not None:
-            self._hand_out(queued)
+        queued = self._take(self._active, "active")
+        if queued is None:
+            queued = self._take(self._backoff, "backoff")
+            if queued is None:
+                return None
+            self._on_incoming("active", "PopFromBackoffQ")
+        self._hand_out(queued)
         return queued
 
     def take(self, uid: str) -> QueuedPod | None:
@@ -149,8 +174,6 @@ class SchedulingQueue:
         self._pods.pop(queued.pod.uid)
         self._leave(queued)
         queued.attempts += 1
-        if queued.first_attempt is None:
-            queued.first_attempt = self._clock()
 
     def put_unschedulable(self, queued: QueuedPod, wakers: Event, plugins: Iterable[str] = ()) -> None:
         """No node fits: wait for one of the events. Without any to wait for, wait for the backoff alone."""
@@ -159,6 +182,7 @@ class SchedulingQueue:
         queued.timestamp = self._clock()
         queued.wakers = wakers
         queued.plugins = frozenset(plugins)
+        queued.flushed = False
         self._move(queued, "unschedulable" if wakers else "backoff", "ScheduleAttemptFailure")
 
     def hold(self, uid: str) -> None:
@@ -166,7 +190,7 @@ class SchedulingQueue:
         queued = self._pods.get(uid)
         if queued is not None and not queued.held:
             queued.held = True
-            self._move(queued, "gated", "Hold")
+            self._move(queued, "gated")
 
     def release(self, uid: str, *, wait: bool) -> None:
         """Keep the Pod back no longer: with `wait` it waits for the events that it waited for, else it is tried."""
@@ -177,15 +201,22 @@ class SchedulingQueue:
         if queued.pod.spec.scheduling_gates:
             return
         if wait and queued.wakers:
-            self._move(queued, "unschedulable", "Release")
+            self._move(queued, "unschedulable")
         else:
-            self._requeue(queued, "Release")
+            self._requeue(queued, "ForceActivate")
+
+    def prefer(self, uid: str) -> None:
+        """Let an active Pod go before all others of its priority."""
+        queued = self._pods.get(uid)
+        if queued is not None and queued.place == "active":
+            queued.timestamp = -math.inf
+            self._move(queued, "active")
 
     def activate(self, uid: str) -> None:
         """Try a waiting Pod again as soon as its backoff allows."""
         queued = self._pods.get(uid)
         if queued is not None and queued.place == "unschedulable":
-            self._requeue(queued, "Activate")
+            self._requeue(queued, "ForceActivate")
 
     def put_error(self, queued: QueuedPod) -> None:
         """Something went wrong that is not the cluster's state: try again after backoff."""
@@ -201,7 +232,7 @@ class SchedulingQueue:
         woken = [q for wakers, pods in self._unschedulable.items() if wakers & kinds for q in pods.values()]
         if helps is not None:
             woken = [queued for queued in woken if helps(queued)]
-        self._requeue_all(woken, "ClusterEvent")
+        self._requeue_all(woken, label(kinds))
         return bool(woken)
 
     def flush(self) -> None:
@@ -217,6 +248,8 @@ class SchedulingQueue:
             late = [
                 q for pods in self._unschedulable.values() for q in self._oldest_first(pods, now - MAX_IN_UNSCHEDULABLE)
             ]
+            for queued in late:
+                queued.flushed = True
             self._requeue_all(late, "UnschedulableTimeout")
 
     def next_wake(self) -> float | None:
@@ -246,16 +279,20 @@ class SchedulingQueue:
         for queued in pods:
             self._requeue(queued, event)
 
-    def _move(self, queued: QueuedPod, place: Place, event: str) -> None:
+    def _move(self, queued: QueuedPod, place: Place, event: str = "") -> None:
+        """Put a Pod in a place. What only this scheduler does is no event, and not counted."""
         self._leave(queued)
         self._tokens += 1
         now = self._clock()
         queued.place, queued.token, queued.since = place, self._tokens, now
         self._pods[queued.pod.uid] = queued
         self._counts[place] += 1
-        self._on_incoming(place, event)
+        if event:
+            self._on_incoming(place, event)
         priority = -float(queued.pod.priority)
         if place == "active":
+            if queued.first_attempt is None:
+                queued.first_attempt = now
             heapq.heappush(self._active, (priority, queued.timestamp, 0.0, queued.token, queued))
         elif place == "backoff":
             heap = self._error_backoff if queued.error_count else self._backoff

@@ -20,6 +20,7 @@ from .events import Event
 from .plugin import Plugin, Scope
 from .plugins.balanced_allocation import BalancedAllocation
 from .plugins.default_preemption import DefaultPreemption
+from .plugins.dynamic_resources import DynamicResources
 from .plugins.image_locality import ImageLocality
 from .plugins.inter_pod_affinity import InterPodAffinity
 from .plugins.node_affinity import NodeAffinity
@@ -52,6 +53,7 @@ DEFAULT_PLUGINS: tuple[type[Plugin], ...] = (
     VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
+    DynamicResources,
     DefaultPreemption,
     BalancedAllocation,
     ImageLocality,

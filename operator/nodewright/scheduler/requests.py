@@ -37,10 +37,11 @@ def in_units(resource: str, amount: int) -> int:
     return -(-amount // step)
 
 
-def pod_requests(pod: Pod, defaults: Mapping[str, int] | None = None) -> Amounts:
+def pod_requests(pod: Pod, defaults: Mapping[str, int] | None = None, *, pod_level: bool = True) -> Amounts:
     """The Pod's requests in billionths per resource.
 
-    `defaults` (billionths) stand in for requests that a container does not state; stated zeros stay zero.
+    `defaults` (billionths) stand in for requests that a container does not state; stated zeros stay zero. Without
+    `pod_level`, what the Pod requests as a whole is left aside.
     """
     held = _held_by_status(pod)
     total: Amounts = {}
@@ -60,7 +61,7 @@ def pod_requests(pod: Pod, defaults: Mapping[str, int] | None = None) -> Amounts
             _add(need, sidecars)
         _maximum(peak, need)
     _maximum(total, peak)
-    if pod.spec.resources is not None:
+    if pod_level and pod.spec.resources is not None:
         for name, text in pod.spec.resources.requests.items():
             if _is_pod_level(name):
                 total[name] = nano(text)
@@ -71,11 +72,11 @@ def pod_requests(pod: Pod, defaults: Mapping[str, int] | None = None) -> Amounts
 def missing_defaults(pod: Pod, requests: Amounts) -> Mapping[str, int]:
     """The defaults by which the node's "non-zero" total counts this Pod (upstream: getNonMissingContainerRequests).
 
-    With pod-level requests, a default applies only to a resource of which nothing at all is requested.
+    With pod-level requests, a default applies only to a resource that is named nowhere; a stated zero is named.
     """
     if pod.spec.resources is None or not any(_is_pod_level(name) for name in pod.spec.resources.requests):
         return SCORING_DEFAULTS
-    return {name: amount for name, amount in SCORING_DEFAULTS.items() if not requests.get(name)}
+    return {name: amount for name, amount in SCORING_DEFAULTS.items() if name not in requests}
 
 
 def _is_pod_level(name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import logging
 import time
@@ -72,7 +71,7 @@ class Scheduler:
         self.pods = WatchCache(client, PODS, type=Pod, field_selector=NOT_FINISHED, name="scheduler-pods")
         self.nodes = WatchCache(client, NODES, type=Node, name="scheduler-nodes")
         self.pods.add_handler(self._on_pod)
-        self.nodes.add_handler(self.core.on_node)
+        self.nodes.add_handler(self._on_node)
         self._surroundings = Surroundings(client, self.core)
         self.binder = Binder(client, self._settled, in_flight=in_flight)
         self._pre_binding = PreBinding(client, self.core.state, self.binder.submit, self._not_bound)
@@ -102,6 +101,7 @@ class Scheduler:
         await self.nodes.wait_synced()
         await self.pods.wait_synced()
         await self._surroundings.wait_synced()
+        self.core.resume()
         # What is known now mostly stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -175,8 +175,6 @@ class Scheduler:
             else:
                 self._pre_binding.start(attempt, binding, profile)
         elif isinstance(outcome, Diagnosis):
-            for plugin in outcome.plugins:
-                metrics.UNSCHEDULABLE_PODS.labels(plugin, attempt.profile).inc()
             self._refuse(attempt, UNSCHEDULABLE, outcome.message(), "unschedulable")
             if attempt.preemption is not None:
                 self._preempt(attempt, attempt.preemption)
@@ -196,11 +194,16 @@ class Scheduler:
     def _preempt(self, attempt: Attempt, candidate: Candidate) -> None:
         async def evict() -> None:
             complete = False
+            started = metrics.now()
             try:
                 complete = await self._evictor.evict(candidate, attempt.pod, attempt.outranked)
             finally:
                 self.core.evicted(attempt.pod.uid, complete=complete)
+            result = "success" if complete else "error"
+            metrics.EVICTIONS.labels(result).inc()
+            metrics.EVICTION_DURATION.labels(result).observe(metrics.now() - started)
 
+        metrics.PREEMPTION_VICTIMS.observe(len(candidate.victims))
         task = asyncio.get_running_loop().create_task(evict(), name=f"evictions for {attempt.pod.key}")
         self._evictions.add(task)
         task.add_done_callback(self._evictions.discard)
@@ -214,8 +217,10 @@ class Scheduler:
             metrics.SCHEDULE_ATTEMPTS.labels("scheduled", binding.profile).inc()
             metrics.ATTEMPT_DURATION.labels("scheduled", binding.profile).observe(now - binding.decided)
             metrics.POD_ATTEMPTS.observe(queued.attempts)
-            attempts = str(queued.attempts) if queued.attempts < 16 else "16+"
+            attempts = str(queued.attempts) if queued.attempts < 15 else "15+"
             metrics.SLI_DURATION.labels(attempts).observe(now - (queued.first_attempt or now))
+            if queued.flushed:
+                metrics.AFTER_FLUSH.inc()
             self.conditions.forget(pod.uid)
             self.announcer.announce(pod, binding.node, binding.profile)
             return
@@ -236,24 +241,43 @@ class Scheduler:
         self.conditions.write(Refusal(pod, SCHEDULER_ERROR, str(error)))
 
     def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        started = metrics.now()
         self.core.on_pod(old, new)
+        metrics.EVENT_DURATION.labels(_pod_event(old, new)).observe(metrics.now() - started)
         if old is not None and (new is None or (new.spec.node_name and not old.spec.node_name)):
             self.conditions.forget(old.metadata.uid)
             self._pre_binding.forget(old.metadata.uid)
 
+    def _on_node(self, old: Node | None, new: Node | None) -> None:
+        started = metrics.now()
+        self.core.on_node(old, new)
+        event = "NodeAdd" if old is None else "NodeDelete" if new is None else "NodeUpdate"
+        metrics.EVENT_DURATION.labels(event).observe(metrics.now() - started)
+
     def _observe_sizes(self) -> None:
         core = self.core
-        for place in core.queue.counts():
-            metrics.PENDING_PODS.labels(place).set_function(functools.partial(_waiting, core, place))
-        metrics.CACHE_SIZE.labels("nodes").set_function(lambda: core.state.node_count)
-        metrics.CACHE_SIZE.labels("pods").set_function(lambda: len(core.state.pods))
-        metrics.CACHE_SIZE.labels("assumed_pods").set_function(lambda: len(core.assumed))
-        metrics.PENDING_EVENTS.set_function(lambda: len(self.announcer))
-
-
-def _waiting(core: SchedulerCore, place: Place) -> float:
-    return core.queue.counts()[place]
+        metrics.PENDING_PODS.watch(lambda: {(place,): count for place, count in core.queue.counts().items()})
+        metrics.UNSCHEDULABLE_PODS.watch(core.queue.rejected)
+        metrics.CACHE_SIZE.watch(
+            lambda: {
+                ("nodes",): core.state.node_count,
+                ("pods",): len(core.state.pods),
+                ("assumed_pods",): len(core.assumed),
+            }
+        )
+        metrics.PENDING_EVENTS.watch(lambda: {(): len(self.announcer)})
 
 
 def _count_incoming(place: Place, event: str) -> None:
-    metrics.INCOMING_PODS.labels(place, event).inc()
+    # kube-scheduler keeps gated Pods among the unschedulable ones, and counts their arrival there.
+    metrics.INCOMING_PODS.labels("unschedulable" if place == "gated" else place, event).inc()
+
+
+def _pod_event(old: Pod | None, new: Pod | None) -> str:
+    some = new or old
+    assert some is not None
+    kind = "AssignedPod" if some.spec.node_name else "UnschedulablePod"
+    if new is None:
+        return f"{kind}Delete"
+    is_new = old is None or (new.spec.node_name and not old.spec.node_name)
+    return f"{kind}Add" if is_new else f"{kind}Update"

@@ -88,6 +88,13 @@ def scheduler(live: Live, facts: Facts) -> None:
         assert by == {"nodewright"}, by
 
 
+def gang(live: Live, facts: Facts) -> None:
+    pods = ready_pods(live, "gang", 3)
+    assert len({pod.spec.node_name for pod in pods}) >= 2, "spread over nodes"
+    by = {pod.spec.scheduler_name for pod in pods}
+    assert by == {"nodewright"}
+
+
 def profile(live: Live, facts: Facts) -> None:
     accepted(live, "schedulerprofiles", "packed")
     nodes = [pod.spec.node_name for pod in ready_pods(live, "packed", 3)]
@@ -122,6 +129,7 @@ CHECKS: dict[str, Callable[[Live, Facts], None]] = {
     "20-service.yaml": service,
     "30-client.yaml": client,
     "40-scheduler.yaml": scheduler,
+    "45-gang.yaml": gang,
     "50-schedulerprofile.yaml": profile,
     "60-nodeagentconfig.yaml": node_config,
     "70-mixed.yaml": mixed,

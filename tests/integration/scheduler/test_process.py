@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from nodewright.cli.main import main
-from nodewright.kube.resources import PODS
+from nodewright.kube.resources import PODS, PRIORITYCLASSES
 
 from .conftest import eventually
 
@@ -154,11 +154,54 @@ async def test_explain_says_what_is_wrong_with_a_question(space, lab):
     assert (code, "name a Pod" in err) == (2, True)
     code, _, err = await explain(lab, "-f", "-", stdin="kind: Service")
     assert (code, "kind Pod" in err) == (2, True)
-    bad = {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": space.namespace}, "spec": {"containers": []}}
-    code, _, err = await explain(lab, "-f", "-", stdin=json.dumps(bad))
+    bad = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bad", "namespace": space.namespace}}
+    code, _, err = await explain(lab, "-f", "-", stdin=json.dumps({**bad, "spec": {"containers": []}}))
     assert code == 1
     assert "spec.containers" in err
     assert "Traceback" not in err
+    code, _, err = await explain(lab, "-f", "-", stdin=json.dumps({**bad, "spec": []}))
+    assert (code, "standard input, document 1 (Pod " in err, "spec: must be a mapping" in err) == (2, True, True)
+
+
+async def test_explain_tells_what_is_missing_and_whom_preemption_would_evict(space, lab, start):
+    client, key = space.client, "topology.kubernetes.io/zone"
+    await space.node("a", "2", labels={key: "a"})
+    await space.node("b", "2", labels={key: "b"}, taints=[{"key": "own", "value": "x", "effect": "NoSchedule"}])
+    start()
+    await space.pod("first", {"cpu": "1500m"})
+    await space.bound("first")
+    value = await client.create(PRIORITYCLASSES, {"metadata": {"name": space.namespace}, "value": 1000})
+    try:
+        near = {"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": key}
+        spec = {
+            "schedulerName": "nodewright",
+            "priorityClassName": value["metadata"]["name"],
+            "containers": [{"name": "c", "image": "x", "resources": {"requests": {"cpu": 1}}}],
+        }
+        template = {"metadata": {"labels": {"app": "web"}}, "spec": spec}
+        web = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": space.namespace},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template},
+        }
+        code, out, err = await explain(lab, "-f", "-", "-o", "json", stdin=json.dumps(web))
+        assert code == 0, err
+        answer = msgspec.json.decode(out)
+        assert [node["node"] for node in answer["nodes"]] == ["a", "b"]
+        assert answer["nodes"][0]["missing"][0]["details"] == ["cpu: needs 1000m, 500m free of 2000m: 500m short"]
+        assert answer["nodes"][1]["missing"][0]["details"] == ["taint own=x:NoSchedule is not tolerated"]
+        (candidate,) = answer["preemption"]["candidates"]
+        assert (candidate["node"], candidate["victims"][0]["pod"]) == ("a", f"{space.namespace}/first")
+
+        spec["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [near]}}
+        code, out, _ = await explain(lab, "-f", "-", stdin=json.dumps(web))
+        assert code == 0
+        text = " ".join(out.split())
+        assert f"affinity to pods with app=db: none in {key}=a; no such pod is placed anywhere" in text
+        assert "Preemption does not help" in text
+    finally:
+        await client.delete(PRIORITYCLASSES, space.namespace)
 
 
 @pytest.mark.timeout(240)

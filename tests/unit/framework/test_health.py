@@ -65,3 +65,17 @@ async def test_an_address_in_use_is_an_oserror(server):
     other = HealthServer(port=server.port)
     with pytest.raises(OSError, match="address already in use"):
         await other.start()
+
+
+async def test_further_pages():
+    async def page():
+        return "things 3\n"
+
+    server = HealthServer(registry=CollectorRegistry())
+    server.add_page("/metrics/things", page)
+    await server.start()
+    try:
+        assert await fetch(server, "/metrics/things") == (200, "things 3\n")
+        assert (await fetch(server, "/metrics"))[0] == 200
+    finally:
+        await server.stop()

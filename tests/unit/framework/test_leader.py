@@ -222,3 +222,41 @@ async def test_run_releases_when_the_work_ends():
 def test_times_must_be_in_order():
     with pytest.raises(ValueError, match="lease_duration > renew_deadline"):
         elector(Api(), "one", lease_duration=5, renew_deadline=10)
+
+
+async def test_it_may_act_until_the_renewal_is_overdue_by_its_own_clock():
+    api, clock = Api(), Clock()
+    one = elector(api, "one", clock)
+    assert not one.may_act
+    await one.acquire()
+    assert one.may_act
+    clock.now += 9.9
+    assert one.may_act
+    clock.now += 0.1
+    assert not one.may_act
+    assert await one._attempt(10)
+    assert one.may_act
+
+
+async def test_a_lease_that_is_kept_has_to_expire():
+    api, clock = Api(), Clock()
+    one, two = elector(api, "one"), elector(api, "two", clock)
+    await one.acquire()
+    one.keep()
+    await one.release()
+    assert not one.is_leader
+    assert api.lease["spec"]["holderIdentity"] == "one"
+    assert not await two._attempt(10)
+    clock.now += 15
+    assert await two._attempt(10)
+
+
+async def test_a_leader_that_does_not_end_when_its_lease_has_expired_is_reported():
+    clock = Clock()
+    one = elector(Api(), "one", clock)
+    assert one.trouble is None
+    await one.acquire()
+    clock.now += 35
+    assert one.trouble is None
+    clock.now += 1
+    assert one.trouble == "lease ns/lease expired 21 s ago"

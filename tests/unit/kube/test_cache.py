@@ -263,3 +263,61 @@ async def test_short_watches_are_slowed_down(stub, client, make):
     async with running(cache):
         await stub.exhausted.wait()
     assert pauses == [0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+
+
+async def test_renewing_opens_a_new_watch_from_where_the_old_one_stands(stub, cache, seen, make):
+    stub.list(make.obj("a", 1), version=5)
+    stub.watch(make.event("ADDED", make.obj("b", 6)))
+    stub.watch(make.event("ADDED", make.obj("c", 7)))
+    async with running(cache):
+        assert await cache.wait_for("6", 10)
+        cache.renew()
+        cache.renew()
+        assert await cache.wait_for("7", 10)
+    assert stub.query(2)["resourceVersion"] == "6"
+    assert [new for _, new in seen.changes] == ["a@1", "b@6", "c@7"]
+
+
+async def test_renewing_does_not_wait_for_the_pause_after_a_failure(stub, client, make):
+    cache = WatchCache(client, PODS, type=Pod, backoff=Backoff(3600, 3600), idle_timeout=10)
+    stub.list(make.obj("a", 1), version=5)
+    stub.fail_connection()
+    stub.watch(make.event("ADDED", make.obj("b", 6)))
+    async with running(cache):
+        await cache.wait_synced()
+        while cache.resource_version < 6:
+            cache.renew()
+            await asyncio.sleep(0.01)
+
+
+async def test_catching_up_sees_what_a_dead_watch_has_missed(stub, cache, make):
+    stub.list(make.obj("a", 1), version=5)
+    stub.watch()  # silence
+    async with running(cache):
+        await stub.exhausted.wait()
+        stub.list(make.obj("a", 1), version=9)
+        stub.watch(make.event("ADDED", make.obj("b", 8)), make.bookmark(9))
+        await cache.catch_up(10)
+        assert cache.get("ns/b") is not None
+    assert stub.query(2) == {"limit": "1"}
+
+
+async def test_catching_up_is_at_once_done_where_nothing_was_missed(stub, cache, make):
+    stub.list(make.obj("a", 1), version=5)
+    stub.watch()
+    async with running(cache):
+        await stub.exhausted.wait()
+        stub.list(version=5)
+        await cache.catch_up(3600)
+    assert len(stub.requests) == 3
+
+
+async def test_catching_up_in_a_quiet_cluster_ends_in_time(stub, cache, make):
+    stub.list(make.obj("a", 1), version=5)
+    stub.watch()
+    async with running(cache):
+        await stub.exhausted.wait()
+        stub.list(version=50)
+        stub.watch()
+        await cache.catch_up(0.05)
+    assert cache.resource_version == 5

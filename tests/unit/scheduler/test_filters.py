@@ -254,3 +254,10 @@ def test_pods_count_at_a_node_that_is_not_known_yet():
     state = cluster(pods=[make_pod(node="late", requests={"cpu": "4"})])
     state.set_node(make_node("late", "4"))
     assert message(state, make_pod(requests={"cpu": "1"})) == "0/1 nodes are available: 1 Insufficient cpu."
+
+
+def test_pods_that_claim_devices_are_held_back_with_the_reason():
+    pod = make_pod(resourceClaims=[{"name": "gpu", "resourceClaimName": "one"}])
+    assert message(cluster(make_node("a")), pod).startswith(
+        "0/1 nodes are available: pod has resource claims (spec.resourceClaims), and this scheduler does not allocate"
+    )

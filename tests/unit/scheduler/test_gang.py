@@ -263,3 +263,27 @@ def test_never_part_of_a_gang_and_never_too_much_on_a_node(sizes, gangs):
     for index, (minimum, *_) in enumerate(gangs):
         if not evicted_any:
             assert counts.get(f"g{index}", minimum) >= minimum
+
+
+def test_a_member_whose_binding_failed_keeps_its_room(core, clock):
+    nodes(core, a="3")
+    for _ in range(3):
+        core.on_pod(None, member())
+    attempts = [core.attempt() for _ in range(3)]
+    core.bind_failed(attempts[0].queued, retry=True)
+    core.on_pod(None, make_pod("other", {"cpu": "1"}))
+    assert isinstance(drain(core)["other"][0].outcome, Diagnosis)
+    clock.advance(2)
+    drain(core)
+    assert attempts[0].pod.uid in placed(core)
+
+
+def test_what_a_predecessor_placed_in_part_comes_first(core):
+    nodes(core, a="4")
+    early = [member("early", "2") for _ in range(2)]
+    late = [member("late", "3", node="a"), *(member("late", "3") for _ in range(2))]
+    for pod in (*early, *late):
+        core.on_pod(None, pod)
+    core.resume()
+    drain(core)
+    assert placed(core) == {pod.metadata.uid for pod in late[1:]}

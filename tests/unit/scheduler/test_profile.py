@@ -278,7 +278,7 @@ SELF = "this scheduler does the work of {} itself, and no plugin can take its pl
         ),
         ({"bind": off("*")}, "plugins.bind: DefaultBinder is switched off"),
         ({"multiPoint": off("*")}, "plugins.queueSort: PrioritySort is switched off"),
-        ({"multiPoint": on("DynamicResources")}, "this scheduler has no plugin 'DynamicResources'; it can only be "),
+        ({"multiPoint": on("GangScheduling")}, "this scheduler has no plugin 'GangScheduling'; it can only be "),
         ({"postFilter": on("Rescue"), "multiPoint": on("Second")}, "plugins.postFilter: only one plugin can run there"),
     ],
 )

@@ -11,8 +11,8 @@ from nodewright.scheduler.profile import Profile
 from nodewright.scheduler.registry import DEFAULT_PLUGINS
 
 # kube-scheduler 1.36, KubeSchedulerConfiguration v1: the multiPoint plugins in order, what each has of the points that
-# exist here, and the weight of its score. DynamicResources (DRA), between InterPodAffinity and DefaultPreemption, is
-# not there.
+# exist here, and the weight of its score. DynamicResources (DRA) only holds Pods
+# with claims back, so it neither filters nor scores.
 UPSTREAM = [
     ("SchedulingGates", "preEnqueue", 0),
     ("PrioritySort", "queueSort", 0),
@@ -28,6 +28,7 @@ UPSTREAM = [
     ("VolumeZone", "filter", 0),
     ("PodTopologySpread", "filter score", 2),
     ("InterPodAffinity", "filter score", 2),
+    ("DynamicResources", "preFilter", 0),
     ("DefaultPreemption", "postFilter", 0),
     ("NodeResourcesBalancedAllocation", "score", 1),
     ("ImageLocality", "score", 1),

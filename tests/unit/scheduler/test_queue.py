@@ -188,8 +188,39 @@ def test_counts_and_the_record_of_arrivals(clock):
     clock.advance(5)
     queue.on_event(Event.NODE_ADD)
     assert arrivals == [
-        ("active", "PodAdd"),
-        ("active", "PodAdd"),
+        ("active", "UnschedulablePodAdd"),
+        ("active", "UnschedulablePodAdd"),
         ("unschedulable", "ScheduleAttemptFailure"),
-        ("active", "ClusterEvent"),
+        ("active", "NodeAdd"),
     ]
+
+
+def test_a_preferred_pod_goes_before_older_ones_of_its_priority(queue, clock):
+    for name, priority in (("a", 0), ("b", 0), ("c", 5)):
+        add(queue, name, priority=priority)
+        clock.advance(1)
+    queue.prefer("b")
+    queue.prefer("nobody")
+    assert [pop(queue) for _ in range(3)] == ["c", "b", "a"]
+
+
+def test_the_time_of_waiting_begins_when_a_pod_can_first_be_tried(queue, clock):
+    add(queue, "a")
+    gated = add(queue, "b", schedulingGates=[{"name": "g"}])
+    clock.advance(7)
+    assert queue.pop().first_attempt == clock.now - 7
+    assert queue.get("b").first_attempt is None
+    queue.update(info(make_pod("b", uid=gated.uid)))
+    assert queue.pop().first_attempt == clock.now
+
+
+def test_pods_tried_again_for_having_waited_too_long_are_marked(queue, clock):
+    add(queue, "a")
+    fail(queue)
+    clock.advance(301)
+    queued = queue.pop()
+    assert queued.flushed
+    queue.put_unschedulable(queued, Event.NODE_ADD)
+    clock.advance(20)
+    queue.on_event(Event.NODE_ADD)
+    assert not queue.pop().flushed

@@ -15,9 +15,9 @@ import numpy as np
 from .. import cycle
 from ..evaluation import Evaluation
 from ..evaluator import Evaluator
-from ..plugin import Plugin
-from ..plugins.node_resources_fit import TOO_MANY_PODS, NodeResourcesFit
+from ..plugins.node_resources_fit import TOO_MANY_PODS
 from ..pods import PodInfo
+from ..room import Room, fit_plugin, room_only
 from ..state import ClusterState
 from ..state.arrays import RowArray
 from .budgets import Budgets
@@ -37,12 +37,9 @@ class DryRun:
         self._evaluation = evaluation
         self._pod = pod
         self._budgets = budgets
-        active = self._active()
-        room = next((plugin for plugin in active if type(plugin) is NodeResourcesFit), None)
-        self._counts_room = room is not None
-        # Nothing but resources and the number of Pods can keep this Pod off a node by way of other Pods.
-        self._about_room_only = len(active) == 1 and room is not None
-        self._wanted = room.wanted(pod) if room is not None else {}
+        counting = fit_plugin(evaluator.later)
+        self._room = None if counting is None else Room(state, counting, pod)
+        self._is_about_room_only = room_only(evaluation, evaluator.later) is not None
 
     def promising(self, rows: RowArray) -> tuple[list[int], Counter[str]]:
         """The rows that have Pods of lower priority and would have room without them; for the others, why not."""
@@ -51,17 +48,17 @@ class DryRun:
         lower = levels.pods_below(priority, height)[rows]
         ok = lower > 0
         reasons = Counter({NO_VICTIMS: int(np.count_nonzero(~ok))})
-        if not self._counts_room:
-            return [int(row) for row in rows[ok]], reasons
+        if self._room is None:
+            return rows[ok].tolist(), reasons
         shortages = [(TOO_MANY_PODS, state.pod_count[rows] - lower >= state.pod_limit[rows])]
-        for name, amount in self._wanted.items():
+        for name, amount in self._room.wanted.items():
             index = state.resource(name)
             left = state.requested[index, rows] - levels.requested_below(priority, name, height)[rows]
             shortages.append((f"Insufficient {name}", left + amount > state.allocatable[index, rows]))
         for reason, short in shortages:
             reasons[reason] += int(np.count_nonzero(short & (lower > 0)))
             ok &= ~short
-        return [int(row) for row in rows[ok]], reasons
+        return rows[ok].tolist(), reasons
 
     def on(self, row: int) -> Candidate | list[str]:
         """The victims at a row, or the reasons why evicting does not help there. Raises PluginError."""
@@ -69,39 +66,30 @@ class DryRun:
         if not lower:
             return [NO_VICTIMS]
         ordered = by_importance(lower)
-        return self._by_room(row, ordered) if self._about_room_only else self._by_filters(row, ordered)
+        if self._room is not None and self._is_about_room_only:
+            return self._by_room(self._room, row, ordered)
+        return self._by_filters(row, ordered)
 
     # --- room alone ----------------------------------------------------------------------------------------------
 
-    def _by_room(self, row: int, lower: list[PodInfo]) -> Candidate | list[str]:
-        state, wanted = self._state, self._wanted
-        slots = int(state.pod_limit[row] - state.pod_count[row]) + len(lower) - 1
-        free = {
-            name: int(state.allocatable[index, row] - state.requested[index, row]) - amount
-            for name, amount in wanted.items()
-            for index in (state.resource(name),)
-        }
-        for pod in lower:
-            _add(free, pod, 1)
-        for other in state.nominated.at(state.names[row]):
-            if other.priority >= self._pod.priority and other.uid != self._pod.uid:
-                _add(free, other, -1)
-                slots -= 1
-        short = [TOO_MANY_PODS] if slots < 0 else []
-        short += [f"Insufficient {name}" for name, amount in free.items() if amount < 0]
-        if short:
+    def _by_room(self, room: Room, row: int, lower: list[PodInfo]) -> Candidate | list[str]:
+        nominated = self._state.nominated.at(self._state.names[row]) if len(self._state.nominated) else ()
+        ahead = [p for p in nominated if p.priority >= self._pod.priority and p.uid != self._pod.uid]
+        if any(pod.terms.anti_affinity for pod in ahead):
+            return self._by_filters(row, lower)
+        left = room.left(row, away=lower, beside=ahead)
+        if short := left.shortages():
             return short
         victims: list[PodInfo] = []
-        violating, others = self._budgets.split(lower)
         violations = 0
-        for pod in (*violating, *others):
-            requests = pod.template.requests
-            if slots > 0 and all(requests.get(name, 0) <= amount for name, amount in free.items()):
-                _add(free, pod, -1)
-                slots -= 1
-            else:
-                victims.append(pod)
-                violations += pod in violating
+        violating, others = self._budgets.split(lower)
+        for pods, counts in ((violating, 1), (others, 0)):
+            for pod in pods:
+                if left.has_room_for(pod):
+                    left.take(pod)
+                else:
+                    victims.append(pod)
+                    violations += counts
         return self._candidate(row, victims, violations)
 
     # --- everything ----------------------------------------------------------------------------------------------
@@ -140,14 +128,3 @@ class DryRun:
         if not victims:
             return [NO_VICTIMS]
         return Candidate(self._state.names[row], by_importance(victims), violations)
-
-    def _active(self) -> list[Plugin]:
-        """The filters of Pods at nodes that have anything to say about this Pod."""
-        ctx = self._evaluation.context(self._pod)
-        return [plugin for plugin in self._evaluator.later if cycle.run_filter(plugin, ctx) is not None]
-
-
-def _add(free: dict[str, int], pod: PodInfo, sign: int) -> None:
-    for name, amount in pod.template.requests.items():
-        if name in free:
-            free[name] += sign * amount

@@ -18,6 +18,9 @@ from .choice import Candidate
 
 log = logging.getLogger(__name__)
 
+# Seconds after each try; after the last there is no other.
+PAUSES = (0.1, 0.3, None)
+
 # Tells of an eviction: victim, preemptor, node.
 Told = Callable[[PodInfo, PodInfo, str], None]
 
@@ -39,19 +42,30 @@ class Evictor:
         return all(done)
 
     async def _evict_one(self, victim: PodInfo, preemptor: PodInfo, node: str) -> bool:
-        meta = victim.pod.metadata
-        try:
-            async with self._room:
-                await self._patch_status(victim, {"conditions": [disruption_condition(victim, preemptor)]})
-                await self._client.delete(PODS, meta.name, meta.namespace, uid=meta.uid)
-        except (NotFound, Conflict):
-            return True  # gone already, or another Pod of that name by now
-        except ApiError as error:
-            log.warning("victim not evicted", extra={"pod": victim.key, "for": preemptor.key, "error": str(error)})
-            return False
+        unsure = False  # an earlier try may have been carried out
+        for pause in PAUSES:
+            try:
+                await self._send(victim, preemptor)
+                break
+            except (NotFound, Conflict):
+                if not unsure:
+                    return True  # gone already, or another Pod of that name by now
+                break
+            except ApiError as error:
+                log.warning("victim not evicted", extra={"pod": victim.key, "for": preemptor.key, "error": str(error)})
+                if 400 <= error.status < 500 or pause is None:
+                    return False
+            unsure = True
+            await asyncio.sleep(pause)
         log.info("evicted", extra={"pod": victim.key, "for": preemptor.key, "node": node})
         self._on_evicted(victim, preemptor, node)
         return True
+
+    async def _send(self, victim: PodInfo, preemptor: PodInfo) -> None:
+        meta = victim.pod.metadata
+        async with self._room:
+            await self._patch_status(victim, {"conditions": [disruption_condition(victim, preemptor)]})
+            await self._client.delete(PODS, meta.name, meta.namespace, uid=meta.uid)
 
     async def _clear_nomination(self, pod: PodInfo) -> None:
         try:

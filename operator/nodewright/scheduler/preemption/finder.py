@@ -19,13 +19,21 @@ from .limits import Limits
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
 NEVER = "not eligible due to preemptionPolicy=Never."
 STILL_ENDING = "not eligible due to a terminating pod on the nominated node."
+# kube-scheduler's DynamicResources fails so in its PostFilter when the Pod was rejected before its PreFilter could run,
+# and preemption is then not tried.
+NOT_PREPARED = "not found"
+DEVICES = "DynamicResources"
 
 
 class Refused(msgspec.Struct):
-    """No preemption, and why, in upstream's words. `keeps_nomination`: earlier victims are still ending."""
+    """No preemption, and why, in upstream's words.
+
+    `keeps_nomination`: earlier victims are still ending. `is_all`: no other plugin has a word beside this one.
+    """
 
     message: str
     keeps_nomination: bool
+    is_all: bool = False
 
 
 class Finder:
@@ -38,6 +46,8 @@ class Finder:
 
     def find(self, evaluator: Evaluator, pod: PodInfo, rejection: Rejection, limits: Limits) -> Candidate | Refused:
         """The node to preempt on and its victims. The state is as before afterwards. Raises PluginError."""
+        if _is_rejected_early(evaluator, rejection):
+            return Refused(NOT_PREPARED, True, is_all=True)
         if pod.spec.preemption_policy == "Never":
             return Refused(NEVER, True)
         if self._waits_for_victims(pod, rejection):
@@ -90,6 +100,14 @@ class Finder:
             else:
                 reasons.update(answer)
         return found, reasons
+
+
+def _is_rejected_early(evaluator: Evaluator, rejection: Rejection) -> bool:
+    """Whether the Pod was rejected before nodes were looked at, by a plugin that comes before DynamicResources."""
+    if not rejection.diagnosis.prefilter_message:
+        return False
+    order = list(evaluator.profile.plugins)
+    return DEVICES in order and rejection.diagnosis.plugins <= set(order[: order.index(DEVICES)])
 
 
 def is_ending_by_preemption(pod: PodInfo) -> bool:

@@ -4,12 +4,12 @@ import asyncio
 from collections import Counter
 
 import pytest
+
+from nodewright.kube.resources import PODS, PRIORITYCLASSES
 from support.fault_proxy import BINDING, POD_STATUS, Fault
 from support.scheduler_chaos import overcommitted, until
 
-from nodewright.kube.resources import PODS, PRIORITYCLASSES
-
-from .load import all_bound, bound, make_pods
+from .load import all_bound, bound, make_pods, told
 
 pytestmark = pytest.mark.needs_cluster
 
@@ -59,6 +59,29 @@ async def test_preemption_with_failing_writes_and_kills(space, proxy, spawn, ver
     assert all(rule.hits for rule in faults)
 
 
+async def test_every_victim_is_told_of_although_answers_are_lost(space, proxy, spawn, verdict, high):
+    for number in range(3):
+        await space.node(f"n{number}", "1", "64Gi")
+    spawn(proxy=proxy)
+    low = [f"low{number}" for number in range(30)]
+    await make_pods(space, low, requests=CPU)
+    await all_bound(space, 30)
+    lost = proxy.add(Fault(cut_after=True), method="DELETE", path="/pods/", every=2)
+    proxy.add(Fault(cut_after=True), method="PATCH", path=POD_STATUS, every=4)
+    await make_pods(space, [f"high{number}" for number in range(6)], requests={"cpu": "200m"}, priorityClassName=high)
+    await all_bound(space, 24)
+
+    async def evicted():
+        return len(await told(space, "Preempted")) >= 12
+
+    await until(evicted)
+    found = await verdict()
+    assert overcommitted(found.nodes, found.pods) == []
+    assert await told(space, "Preempted") == set(low) - set(found.bound)
+    assert len(found.bound) == 18 + 6
+    assert lost.hits >= 6
+
+
 async def test_no_gang_stays_in_part_when_the_scheduler_is_killed_amid_its_bindings(space, proxy, spawn, verdict):
     """The oldest gang has the last name: after a restart others come first, and must not take its room."""
     for number, cpu in enumerate(("1", "1", "1", "800m")):
@@ -78,9 +101,10 @@ async def test_no_gang_stays_in_part_when_the_scheduler_is_killed_amid_its_bindi
 
     container = {"name": "c", "image": "none:1", "resources": {"requests": CPU}}
     spec = {"schedulerName": "nodewright", "terminationGracePeriodSeconds": 0, "containers": [container]}
+    process = spawn(proxy=proxy, name="first")
+    await process.ready()
     for number in reversed(range(7)):
         await gang(f"g{number}")
-    process = spawn(proxy=proxy, name="first")
 
     async def amid():
         return await bound(space) == 14 and held.hits

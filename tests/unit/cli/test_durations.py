@@ -1,0 +1,17 @@
+import pytest
+import typer
+
+from nodewright.cli.durations import seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("15s", 15), ("1m30s", 90), ("500ms", 0.5), ("1.5h", 5400), (".5s", 0.5), ("2h0m", 7200)]
+)
+def test_durations(text, expected):
+    assert seconds(text, "--x") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "15", "s", "1x", "-1s", "0s", "1s ", "1 s", "1ss"])
+def test_what_is_none(text):
+    with pytest.raises(typer.BadParameter, match="not a duration"):
+        seconds(text, "--x")
