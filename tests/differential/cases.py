@@ -7,22 +7,28 @@ import copy
 from hypothesis import strategies as st
 
 from differential import clusters, podspecs
+from differential.changes import CHANGE, changes
 from differential.clusters import Object, lists_of
 from differential.podspecs import PREEMPTION
+from differential.volumes import FOR_ONE
 
-FEATURES = (*podspecs.FEATURES, "images", PREEMPTION)
+CHANGES = "changes"
+FEATURES = (*podspecs.FEATURES, "images", PREEMPTION, CHANGES)
 
 
 class Case:
-    """Objects for the API. Incoming Pods are few kinds, so that what is kept between Pods of a kind is used."""
+    """Objects for the API; steps are Pods to be placed, and changes (see `changes`).
 
-    def __init__(self, nodes: list[Object], pods: list[Object], incoming: list[Object]) -> None:
+    Incoming Pods are of few kinds, so that what our scheduler keeps for a kind of Pods is used.
+    """
+
+    def __init__(self, nodes: list[Object], pods: list[Object], steps: list[Object]) -> None:
         self.nodes = nodes
         self.pods = pods
-        self.incoming = incoming
+        self.steps = steps
 
     def __repr__(self) -> str:
-        return f"Case(nodes={self.nodes!r},\n pods={self.pods!r},\n incoming={self.incoming!r})"
+        return f"Case(nodes={self.nodes!r},\n pods={self.pods!r},\n steps={self.steps!r})"
 
 
 @st.composite
@@ -36,10 +42,28 @@ def cases(draw: st.DrawFn, *, about: str | None = None) -> Case:
     names = st.sampled_from([node["metadata"]["name"] for node in nodes])
     kinds = draw(lists_of(podspecs.template(features, podspecs.VICTIMS, 35), 4, least=1))
     there = draw(lists_of(st.tuples(st.sampled_from(kinds), names), 24, least=8 if crowded else 0))
-    pods = [_made(kind, "b", number, nodeName=node) for number, (kind, node) in enumerate(there)]
+    pods = [_made(kind, "b", number, nodeName=node) for number, (kind, node) in enumerate(_without_sharing(there))]
     new_kinds = draw(lists_of(podspecs.template(features, podspecs.ALL), 3, least=1))
     order = draw(lists_of(st.sampled_from(new_kinds), 10, least=5))
-    return Case(nodes, pods, [_made(kind, "p", number) for number, kind in enumerate(order)])
+    steps: list[Object] = []
+    for number, kind in enumerate(order):
+        if CHANGES in features and number:
+            steps += changes(draw, nodes, [*pods, *(step for step in steps if CHANGE not in step)], features)
+        steps.append(_made(kind, "p", number))
+    return Case(nodes, pods, steps)
+
+
+def _without_sharing(there: list[tuple[Object, str]]) -> list[tuple[Object, str]]:
+    """Without the Pods that would share a claim that is for one Pod only: no scheduler would have placed them."""
+    kept, holders = [], set()
+    for kind, node in there:
+        if any(volume.get("persistentVolumeClaim") == FOR_ONE for volume in kind["spec"].get("volumes", ())):
+            namespace = kind["metadata"]["namespace"]
+            if namespace in holders:
+                continue
+            holders.add(namespace)
+        kept.append((kind, node))
+    return kept
 
 
 def _made(kind: Object, prefix: str, number: int, **spec: object) -> Object:

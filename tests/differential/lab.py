@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from differential.clusters import HOSTNAME, Object
 from differential.standing import Standing
 from differential.upstream import MADE, REGION, KubeScheduler, Trace
 from nodewright.controlplane.cluster import LocalCluster
@@ -20,8 +21,6 @@ from nodewright.kube.resources import NODES, PODS
 from nodewright.scheduler.objects import Node, Pod
 
 T = TypeVar("T")
-Object = dict[str, Any]
-
 CONCURRENCY = 8
 TIMEOUT = 30.0
 AT_ONCE = msgspec.json.encode({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0})
@@ -85,6 +84,13 @@ class Lab:
         self._changed = asyncio.Event()
         version = (await self._client.list(PODS, limit=1)).resource_version
         self._watching = asyncio.create_task(self._watch(version))
+        # Once upstream has placed a Pod, it follows everything, and logs every event by itself.
+        labels, amounts = {HOSTNAME: "warm"}, {"cpu": "1", "memory": "1Gi", "pods": "1"}
+        node = {"metadata": {"name": "warm", "labels": labels}, "spec": {}, "status": {"allocatable": amounts}}
+        await self.reset([node], [])
+        spec = {"automountServiceAccountToken": False, "containers": [{"name": "c", "image": "none:1"}]}
+        pod = await self.create({"metadata": {"name": "warm", "namespace": "bare"}, "spec": spec})
+        await self.verdict(pod, evicts=False)
 
     async def _end(self) -> None:
         if self._watching is not None:
@@ -138,7 +144,7 @@ class Lab:
             ]
         )
         log.forget()
-        await each(nodes, self._make_node)
+        await each(nodes, self.make_node)
         await each(pods, self._make_pod)
         await self.upstream.until_seen(
             [
@@ -152,11 +158,12 @@ class Lab:
         self._pods.update({pod.metadata.uid: pod for pod in made_pods})
         return made_nodes, made_pods
 
-    async def _make_node(self, node: Object) -> None:
+    async def make_node(self, node: Object) -> Node:
+        """Create a node."""
         await self._client.create(NODES, node)
         # Admission taints every new node as not ready; here nobody would ever take that back.
         changes = {"metadata": {"labels": {REGION: MADE}}, "spec": {"taints": node["spec"].get("taints")}}
-        await self._client.patch(NODES, node["metadata"]["name"], changes)
+        return await self._client.patch(NODES, node["metadata"]["name"], changes, type=Node)
 
     async def _make_pod(self, pod: Object) -> None:
         await self._client.create(PODS, pod)
@@ -166,6 +173,53 @@ class Lab:
     async def _start(self, pod: Object) -> Pod:
         meta, start = pod["metadata"], {"status": {"startTime": pod["status"]["startTime"]}}
         return await self._client.patch(PODS, meta["name"], start, meta["namespace"], subresource="status", type=Pod)
+
+    # --- changes --------------------------------------------------------------------------------------------------
+
+    async def change_node(self, change: Object, number: int) -> Node:
+        """Change labels, spec or allocatable of a node; `number` has not been used in this case."""
+        self.upstream.log.forget()
+        name, region = change["name"], f"changed-{number}"
+        if "allocatable" in change:
+            # All of it: a merge would keep the resources that are not named.
+            status = {"allocatable": None, "capacity": None}
+            await self._client.patch(NODES, name, {"status": status}, subresource="status")
+            status = {"allocatable": change["allocatable"], "capacity": change["allocatable"]}
+            await self._client.patch(NODES, name, {"status": status}, subresource="status")
+        patch = {"metadata": {"labels": {**change.get("labels", {}), REGION: region}}, "spec": change.get("spec", {})}
+        changed = await self._client.patch(NODES, name, patch, type=Node)
+        await self.upstream.until_seen([(region, name)])
+        return changed
+
+    async def replace_node(self, node: Object) -> Node:
+        """Make a node that may have been there before."""
+        self.upstream.log.forget()
+        made = await self.make_node(node)
+        await self.upstream.until_seen([(MADE, node["metadata"]["name"])])
+        return made
+
+    async def delete_node(self, name: str) -> None:
+        """Delete a node; its Pods stay."""
+        self.upstream.log.forget()
+        await self._client.delete(NODES, name)
+        await self.upstream.until_seen([("Delete event for node", name)])
+
+    async def label_pod(self, pod: Pod, labels: dict[str, str | None]) -> Pod:
+        """Change the labels of a Pod that has a node."""
+        self.upstream.log.forget()
+        name, namespace = pod.metadata.name, pod.metadata.namespace
+        patch = {"metadata": {"labels": labels}}
+        changed = await self._client.patch(PODS, name, patch, namespace, type=Pod)
+        if changed.metadata.resource_version != pod.metadata.resource_version:
+            await self.upstream.until_seen([("Update event for scheduled pod", pod.key)])
+        return changed
+
+    async def delete_pod(self, pod: Pod) -> None:
+        """Delete a Pod, and wait until upstream has forgotten it."""
+        self.upstream.log.forget()
+        name, namespace = pod.metadata.name, pod.metadata.namespace
+        await self._client.delete(PODS, name, namespace, grace_period_seconds=0)
+        await self.upstream.until_seen([(f"Delete event for {_kind(pod)} pod", pod.key)])
 
     # --- a Pod ----------------------------------------------------------------------------------------------------
 
@@ -188,9 +242,12 @@ class Lab:
         if not pod.status.nominated_node_name:
             return Verdict(pod, await self.upstream.trace(pod.key, lambda _: True))
         await self.upstream.until_seen([("Update event for unscheduled pod", pod.key)])
-        trace = await self.upstream.trace(
-            pod.key, lambda trace: trace.is_preempted or not (evicts or trace.is_preempting)
-        )
+        try:
+            trace = await self.upstream.trace(
+                pod.key, lambda trace: trace.is_preempted or not (evicts or trace.is_preempting), TIMEOUT / 5
+            )
+        except TimeoutError:  # we expect too much, which the comparison is to tell
+            trace = self.upstream.log.traces[pod.key]
         # Each victim gets a condition and is deleted.
         await self.upstream.until_seen([("Update event for scheduled pod", victim) for victim in trace.victims] * 2)
         victims = [await self._until_shown(lambda key=key: self._ending(key)) for key in trace.victims]
@@ -206,12 +263,6 @@ class Lab:
         started = await self._start(body)
         await self.upstream.until_seen([("Update event for scheduled pod", bound.key)])
         return started
-
-    async def remove(self, pod: Pod) -> None:
-        """Delete a Pod that waits, and wait until upstream has forgotten it."""
-        name, namespace = pod.metadata.name, pod.metadata.namespace
-        await self._client.delete(PODS, name, namespace, grace_period_seconds=0)
-        await self.upstream.until_seen([("Delete event for unscheduled pod", pod.key)])
 
 
 def _kind(pod: Pod) -> str:

@@ -45,7 +45,7 @@ class Ours:
     def __init__(self, profile: Profile, standing: Standing, nodes: list[Node], pods: list[Pod]) -> None:
         self._profile = profile
         self._standing = standing
-        self._nodes = nodes
+        self._nodes = {node.metadata.name: node for node in nodes}
         self._pods = {pod.metadata.uid: pod for pod in pods}
         self._core = self._told()
 
@@ -54,7 +54,7 @@ class Ours:
         ticks = itertools.count()
         core = SchedulerCore({SCHEDULER_NAME: self._profile}, lambda: float(next(ticks)))
         self._standing.tell(core)
-        for node in self._nodes:
+        for node in self._nodes.values():
             core.on_node(None, node)
         for pod in self._pods.values():
             core.on_pod(None, pod)
@@ -66,7 +66,7 @@ class Ours:
 
     def decide_anew(self, pod: Pod) -> Answer:
         """The same with nothing kept from before, and with the score that each plugin gives."""
-        cluster = explain.Cluster(self._nodes, self._pods.values(), {SCHEDULER_NAME: self._profile})
+        cluster = explain.Cluster(self._nodes.values(), self._pods.values(), {SCHEDULER_NAME: self._profile})
         self._standing.tell(cluster.core)
         explanation = cluster.explain(self._profile, pod)
         answer = _decide(self._told(), pod)
@@ -75,11 +75,21 @@ class Ours:
         answer.explained = explanation.message
         return answer
 
-    def settle(self, before: Pod | None, after: Pod | None) -> None:
+    def change_pod(self, before: Pod | None, after: Pod | None) -> None:
         """A Pod was bound or changed by others, or is gone (None)."""
         self._core.on_pod(before, after)
-        if after is not None and after.spec.node_name:
+        if after is None:
+            self._pods.pop(before.metadata.uid, None)
+        elif after.spec.node_name:
             self._pods[after.metadata.uid] = after
+
+    def change_node(self, after: Node | None, name: str) -> None:
+        """A node came, changed or went (None)."""
+        self._core.on_node(self._nodes.get(name), after)
+        if after is None:
+            del self._nodes[name]
+        else:
+            self._nodes[name] = after
 
 
 def _decide(core: SchedulerCore, pod: Pod) -> Answer:

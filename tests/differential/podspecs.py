@@ -21,7 +21,13 @@ POD_LABELS: dict[str, tuple[str, ...]] = {
 }
 TOPOLOGY_KEYS = (ZONE, HOSTNAME, "rack", "disk", "nothing")
 
-requests = some({"cpu": ("250m", "600m", "1", "0", "2500m"), "memory": ("256Mi", "1Gi", "0", "128974848")}, 60)
+requests = some(
+    {
+        "cpu": ("250m", "600m", "1", "0", "2500m", "333m"),
+        "memory": ("256Mi", "1Gi", "0", "128974848", "200000500m"),  # the last is half a byte too many
+    },
+    60,
+)
 # Those of which a limit must be equal.
 extended = some({GPU: ("1", "2"), "hugepages-2Mi": ("4Mi", "32Mi"), "ephemeral-storage": ("500M", "5Gi")}, 30)
 
@@ -44,7 +50,12 @@ def container(name: str, images: st.SearchStrategy[str], *, plain: bool = False)
 
 
 no_image = st.just("none:1")
-any_image = st.sampled_from(("web", "app:v1", "app:v2", "registry.example/big:1", "none:1"))
+any_image = st.sampled_from(
+    (
+        *("web", "app:v1", "app:v2", "registry.example/big:1", "none:1"),
+        *("web@sha256:" + "0" * 64, "registry.example:5000/app:v2", "registry.example:5000/app"),
+    )
+)
 
 
 @st.composite
@@ -73,7 +84,7 @@ def resources(draw: st.DrawFn, pod: Object) -> None:
     inits = draw(lists_of(st.booleans(), 3))
     if inits:
         spec["initContainers"] = [
-            {**draw(container(f"i{number}", no_image, plain=True)), **({"restartPolicy": "Always"} if lasting else {})}
+            {**draw(container(f"i{number}", any_image, plain=True)), **({"restartPolicy": "Always"} if lasting else {})}
             for number, lasting in enumerate(inits)
         ]
     if draw(percent(25)):
@@ -151,7 +162,7 @@ def node_term(draw: st.DrawFn) -> Object:
     if expressions := draw(lists_of(node_requirement(), 2)):
         term["matchExpressions"] = expressions
     if draw(percent(15)):
-        term["matchFields"] = [draw(field_requirement)]
+        term["matchFields"] = draw(lists_of(field_requirement, 2, least=1))
     return term
 
 

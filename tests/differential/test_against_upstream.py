@@ -18,7 +18,7 @@ from differential.profiles import make_profile
 from differential.session import hold
 
 WANTED = os.environ.get("NODEWRIGHT_DIFFERENTIAL_CASES")
-CASES = int(WANTED or 50)
+CASES = int(WANTED or 60)
 
 alike = settings(
     max_examples=CASES,

@@ -23,7 +23,8 @@ SCHEDULER_NAME = "default-scheduler"
 QPS = 5000
 TIMEOUT = 30.0
 
-# The region of nodes that are complete. A change of region is the one change of a node that the log shows.
+# The region of nodes that are complete. A change of region is the one change of a node that the log surely shows, so
+# every change of a node comes with one.
 REGION, MADE = "topology.kubernetes.io/region", "made"
 
 _LINE = re.compile(r'^[IWEF]\d{4} [^\]]*\] "((?:[^"\\]|\\.)*)"(.*)$')
@@ -75,8 +76,8 @@ class Log:
     def _take(self, message: str, pairs: dict[str, str]) -> None:
         if " event for " in message:
             self.seen[message, pairs.get("pod") or pairs.get("node", "")] += 1
-        elif message == "Added node to NodeTree" and pairs["zone"].startswith(f"{MADE}:"):
-            self.seen[MADE, pairs["node"]] += 1
+        elif message == "Added node to NodeTree":
+            self.seen[pairs["zone"].partition(":")[0], pairs["node"]] += 1
         elif message == "Attempting to schedule pod":
             self.traces[pairs["pod"]] = Trace()
         elif message == "Plugin scored node for pod":
@@ -138,14 +139,18 @@ class KubeScheduler:
         expected = Counter(wanted)
         await self._until(lambda: expected <= self.log.seen, lambda: f"not seen: {expected - self.log.seen}")
 
-    async def trace(self, pod: str, ready: Callable[[Trace], bool]) -> Trace:
+    async def trace(self, pod: str, ready: Callable[[Trace], bool], timeout: float = TIMEOUT) -> Trace:
         """What the log says about a Pod (namespace/name), once `ready` is true of it."""
         traces = self.log.traces
-        await self._until(lambda: pod in traces and ready(traces[pod]), lambda: f"{pod}: only {traces.get(pod)}")
+        await self._until(
+            lambda: pod in traces and ready(traces[pod]), lambda: f"{pod}: only {traces.get(pod)}", timeout
+        )
         return traces[pod]
 
-    async def _until(self, complete: Callable[[], bool], complaint: Callable[[], str]) -> None:
-        deadline = asyncio.get_running_loop().time() + TIMEOUT
+    async def _until(
+        self, complete: Callable[[], bool], complaint: Callable[[], str], timeout: float = TIMEOUT
+    ) -> None:
+        deadline = asyncio.get_running_loop().time() + timeout
         while True:
             self.log.read()
             if complete():

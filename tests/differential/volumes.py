@@ -37,6 +37,7 @@ BOUND: dict[str, Object] = {
     "racked": {"rack": "r1"},
     "alone": {"modes": ["ReadWriteOncePod"]},
 }
+FOR_ONE = {"claimName": "alone"}
 # Claims that keep a Pod from running anywhere.
 HOPELESS: dict[str, Object] = {
     "immediate": {"storageClassName": "now"},

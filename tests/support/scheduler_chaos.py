@@ -25,7 +25,7 @@ from nodewright.kube.resources import EVENTS_V1, LEASES, NODES, PODS
 Object = dict[str, Any]
 
 
-async def until(check: Callable[[], Awaitable[Any]], timeout: float = 40.0, every: float = 0.1) -> Any:
+async def until(check: Callable[[], Awaitable[Any]], timeout: float = 60.0, every: float = 0.1) -> Any:
     """The first true answer of `check`. An API server that is away for now is no answer."""
     deadline = asyncio.get_running_loop().time() + timeout
     failure: Exception | None = None

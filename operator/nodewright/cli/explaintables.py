@@ -92,8 +92,8 @@ def _print_preemption(preemption: Preemption | None, limit: int | None) -> None:
         return
     candidates = preemption.candidates
     print_text(f"Preemption would evict on {candidates[0].node}, of {len(candidates)} where that helps:")
-    if len(candidates) > preemption.considered:
-        print_text(f"(the scheduler looks at {preemption.considered} of them, and may choose another)")
+    if preemption.considered:
+        print_text(f"(the scheduler stops at {preemption.considered} such nodes, and may begin with others)")
     rows = []
     for candidate in candidates[:limit]:
         victims = [f"{v.pod} ({v.priority})" for v in candidate.victims]

@@ -85,6 +85,12 @@ class Evaluation:
         """The filters of Pods at nodes that have anything to say about this Pod."""
         return self._local_objectors + self._wide_objectors
 
+    def passed_by_nodes(self, rows: RowArray) -> BoolArray:
+        """At which rows of the cluster state no filter of node objects objects."""
+        if self.nodes.rows is None:
+            return self._static[rows]
+        return np.isin(rows, self.nodes.rows[self._static])
+
     @property
     def is_confined(self) -> bool:
         """Whether the Pod looks at some nodes only; such answers are few and not worth keeping."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable
 
 import msgspec
@@ -15,8 +15,9 @@ from .evaluation import INFEASIBLE, Evaluation
 from .plugin import Context, Scope
 from .pods import PodInfo
 from .profile import Profile
-from .room import Room, room_only
+from .room import Ahead, Room, room_only
 from .state import ClusterState, NodeView
+from .state.arrays import BoolArray
 
 
 class Placement(msgspec.Struct):
@@ -35,12 +36,13 @@ class Rejection(msgspec.Struct):
     resolvable: list[int]
 
 
-class Claimed(msgspec.Struct):
-    """Why a node is no place for a Pod, although it passes, once the Pods nominated to it are there."""
+class Claims(msgspec.Struct):
+    """Positions that pass, but not once the Pods nominated there are: why, and where eviction would not help."""
 
-    reasons: list[str]
+    where: BoolArray
+    hopeless: BoolArray
+    reasons: Counter[str]
     plugins: set[str]
-    hopeless: bool
 
 
 class Evaluator:
@@ -51,7 +53,10 @@ class Evaluator:
         self._state = state
         self._size = size
         self._kept: OrderedDict[Hashable, Evaluation] = OrderedDict()
-        self.later = [plugin for plugin in profile.filters if plugin.scope != Scope.NODES]
+        # Those that have to be asked when Pods come or go: the first that looks at Pods, and all after it, since where
+        # one objected, nothing is known of what comes later.
+        first = next((i for i, p in enumerate(profile.filters) if p.scope != Scope.NODES), len(profile.filters))
+        self.later = profile.filters[first:]
         self._turn = 0
         self._times = metrics.PointTimes(profile.scheduler_name)
 
@@ -63,16 +68,15 @@ class Evaluator:
         evaluation = self._evaluation(pod)
         feasible = evaluation.feasible
         position = self._nominated_position(evaluation, pod)
-        taken = self._spoken_for(evaluation, pod) if position is None else {}
-        if taken:
-            feasible = feasible.copy()
-            feasible[list(taken)] = False
+        claims = self._claims(evaluation, pod) if position is None else None
+        if claims is not None:
+            feasible = feasible & ~claims.where
         found = bool(feasible.any())
         filtered = self._observe_filters(started, evaluation, found)
         if not found:
-            return self._reject(evaluation, pod, taken)
+            return self._reject(evaluation, pod, claims)
         if position is None:
-            totals = evaluation.totals(pod, feasible if taken else None)
+            totals = evaluation.totals(pod, feasible if claims is not None else None)
             self._times.scored.observe(metrics.now() - filtered)
             # Equally good nodes take turns: Pods that barely change a score would otherwise pile up on the first.
             ties = np.flatnonzero(totals == totals.max())
@@ -90,7 +94,7 @@ class Evaluator:
     def fits(self, evaluation: Evaluation, pod: PodInfo, row: int) -> bool:
         """Whether the Pod passes all filters at one row as things are now, room for nominated Pods included.
 
-        For trying things out: only filters that look at Pods are asked, those of node objects have passed. Raises
+        For trying things out: filters before the first that looks at Pods are not asked, they have passed. Raises
         PluginError.
         """
         if not cycle.run_filters(self.later, self._context_of(evaluation, pod, row))[0]:
@@ -134,29 +138,46 @@ class Evaluator:
         ahead = self._ahead_at(pod, row)
         return None if ahead and self._failures_beside(evaluation, pod, row, ahead) else position
 
-    def _spoken_for(self, evaluation: Evaluation, pod: PodInfo) -> dict[int, Claimed]:
-        """Positions that only pass as long as nominated Pods are not there, and what fails once they are."""
+    def _claims(self, evaluation: Evaluation, pod: PodInfo) -> Claims | None:
+        """What nominated Pods are owed, None where it keeps this Pod off no node that passes."""
         if not len(self._state.nominated):
-            return {}
-        plugin = room_only(evaluation, self.later)
-        room = None if plugin is None else Room(self._state, plugin, pod)
-        claimed: dict[int, Claimed] = {}
+            return None
+        plugin = room_only(evaluation, self.later) if evaluation.nodes.rows is None else None
+        if plugin is not None:
+            room = Room(self._state, plugin, pod)
+            ahead = room.ahead()
+            if not ahead.has_terms:
+                return self._claims_of_room(evaluation, room, ahead, plugin.name)
+        return self._claims_one_by_one(evaluation, pod)
+
+    def _claims_of_room(self, evaluation: Evaluation, room: Room, ahead: Ahead, plugin: str) -> Claims | None:
+        state, height = self._state, self._state.height
+        where = evaluation.feasible & (ahead.pods > 0)
+        if not where.any():
+            return None
+        requested = {name: state.requested[state.resource(name), :height] for name in room.wanted}
+        short = room.shortages(ahead, state.pod_count[:height], requested)
+        where &= np.logical_or.reduce([mask for _, mask in short])
+        if not where.any():
+            return None
+        reasons = Counter({reason: int(np.count_nonzero(mask & where)) for reason, mask in short})
+        return Claims(where, np.zeros_like(where), +reasons, {plugin})
+
+    def _claims_one_by_one(self, evaluation: Evaluation, pod: PodInfo) -> Claims | None:
+        empty = np.zeros(len(evaluation.nodes), dtype=np.bool_)
+        claims = Claims(empty, empty.copy(), Counter(), set())
         for node, ahead in self._state.nominated.ahead_of(pod):
             row = self._state.rows.get(node)
             position = None if row is None else _position(evaluation.nodes, row)
             if row is None or position is None or not evaluation.feasible[position]:
                 continue
-            if room is not None and plugin is not None and not any(p.terms.anti_affinity for p in ahead):
-                reasons = room.left(row, beside=ahead).shortages()
-                if reasons:
-                    claimed[position] = Claimed(reasons, {plugin.name}, False)
-                continue
             failures = self._failures_beside(evaluation, pod, row, ahead)
             if failures:
-                hopeless = any(bool(cycle.unresolvable(failure)[0]) for failure in failures)
-                reasons = list(cycle.count_reasons(failures))
-                claimed[position] = Claimed(reasons, {failure.plugin for failure in failures}, hopeless)
-        return claimed
+                claims.where[position] = True
+                claims.hopeless[position] = any(bool(cycle.unresolvable(failure)[0]) for failure in failures)
+                claims.reasons.update(list(cycle.count_reasons(failures)))
+                claims.plugins.update(failure.plugin for failure in failures)
+        return claims if claims.plugins else None
 
     def _failures_beside(self, evaluation: Evaluation, pod: PodInfo, row: int, ahead: list[PodInfo]) -> list[Failure]:
         node = self._state.names[row]
@@ -180,7 +201,7 @@ class Evaluator:
     def _context_of(self, evaluation: Evaluation, pod: PodInfo, row: int) -> Context:
         return Context(pod, NodeView(self._state, np.array([row], dtype=np.intp)), evaluation.data)
 
-    def _reject(self, evaluation: Evaluation, pod: PodInfo, claimed: dict[int, Claimed]) -> Rejection:
+    def _reject(self, evaluation: Evaluation, pod: PodInfo, claims: Claims | None) -> Rejection:
         ctx, preparation = evaluation.context(pod), evaluation.preparation
         if preparation.rejected is not None:
             return Rejection(cycle.diagnose(self._state, preparation, []), evaluation, [])
@@ -190,10 +211,10 @@ class Evaluator:
         for failure in failures:
             hopeless |= cycle.unresolvable(failure)
         diagnosis = cycle.diagnose(self._state, preparation, failures, int(ctx.nodes.present.sum()))
-        for position, claim in claimed.items():
-            diagnosis.reasons.update(claim.reasons)
-            diagnosis.plugins |= claim.plugins
-            hopeless[position] = claim.hopeless
+        if claims is not None:
+            diagnosis.reasons.update(claims.reasons)
+            diagnosis.plugins |= claims.plugins
+            hopeless |= claims.hopeless
         resolvable = np.flatnonzero(ctx.nodes.present & ~hopeless)
         rows = resolvable if ctx.nodes.rows is None else ctx.nodes.rows[resolvable]
         return Rejection(diagnosis, evaluation, rows.tolist())

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from .evaluation import Evaluation
 from .plugin import Plugin
 from .plugins.node_resources_fit import TOO_MANY_PODS, NodeResourcesFit
 from .pods import PodInfo
 from .state import ClusterState
+from .state.arrays import BoolArray, IntArray
 
 _OURS = "nodewright.scheduler.plugins."
 
@@ -20,12 +23,28 @@ _OURS = "nodewright.scheduler.plugins."
 class Room:
     """What one Pod wants of a node's room. `wanted` has amounts per resource, without ignored ones."""
 
-    __slots__ = ("_state", "_uid", "wanted")
+    __slots__ = ("_pod", "_state", "wanted")
 
     def __init__(self, state: ClusterState, plugin: NodeResourcesFit, pod: PodInfo) -> None:
         self._state = state
-        self._uid = pod.uid
+        self._pod = pod
         self.wanted = plugin.wanted(pod)
+
+    def ahead(self) -> Ahead:
+        """What nominated Pods that go before this one take, at all rows."""
+        return Ahead(self._state, self._pod, self.wanted)
+
+    def shortages(self, ahead: Ahead, pods: IntArray, requested: dict[str, IntArray]) -> list[tuple[str, BoolArray]]:
+        """Per reason, the rows that are short of something when those are there as well, and this Pod.
+
+        `pods` and `requested` are what else is at each row.
+        """
+        state, height = self._state, self._state.height
+        found = [(TOO_MANY_PODS, pods + ahead.pods >= state.pod_limit[:height])]
+        for name, amount in self.wanted.items():
+            needed = requested[name] + ahead.amounts[name] + amount
+            found.append((f"Insufficient {name}", needed > state.allocatable[state.resource(name), :height]))
+        return found
 
     def left(self, row: int, away: Sequence[PodInfo] = (), beside: Iterable[PodInfo] = ()) -> Left:
         """What is left at a row once the Pod is there, some others are not, and some more are."""
@@ -41,6 +60,35 @@ class Room:
         for pod in beside:
             left.take(pod)
         return left
+
+
+class Ahead:
+    """Nominated Pods that go before another one: how many at each row, and what they take of the given resources.
+
+    `has_terms`: one of them keeps others away by anti-affinity, so that numbers do not say it all.
+    """
+
+    __slots__ = ("amounts", "has_terms", "pods")
+
+    def __init__(self, state: ClusterState, pod: PodInfo, resources: Iterable[str]) -> None:
+        rows: list[int] = []
+        taken: dict[str, list[int]] = {name: [] for name in resources}
+        self.has_terms = False
+        for node, ahead in state.nominated.ahead_of(pod) if len(state.nominated) else ():
+            row = state.rows.get(node)
+            if row is None:
+                continue
+            for other in ahead:
+                rows.append(row)
+                self.has_terms = self.has_terms or bool(other.terms.anti_affinity)
+                for name, amounts in taken.items():
+                    amounts.append(other.template.requests.get(name, 0))
+        at, height = np.array(rows, dtype=np.intp), state.height
+        self.pods: IntArray = np.bincount(at, minlength=height)
+        # Sums as floating-point numbers are exact below 2**53.
+        self.amounts: dict[str, IntArray] = {
+            name: np.bincount(at, weights=amounts, minlength=height).astype(np.int64) for name, amounts in taken.items()
+        }
 
 
 class Left:

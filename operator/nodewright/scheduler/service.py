@@ -126,9 +126,12 @@ class Scheduler:
         await self._pre_binding.close()
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT):
-                if self.binder.may_bind():  # else somebody else binds by now
+                if self.binder.may_bind():
                     await self.binder.wait_idle()
-                await asyncio.gather(*self._evictions)
+                else:  # somebody else decides by now
+                    for task in self._evictions:
+                        task.cancel()
+                await asyncio.gather(*self._evictions, return_exceptions=True)
                 await self.announcer.flush()
         except TimeoutError:
             log.warning("stopped with events unposted", extra={"events": len(self.announcer)})

@@ -118,11 +118,12 @@ async def test_what_it_says_is_what_then_happens(space, lab, start, high):
         "none": ({"cpu": "1"}, {"nodeSelector": {"disk": "tape"}}),
         "vip": ({"cpu": "4"}, {"priorityClassName": high}),
     }
-    bodies = [
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": space.namespace},
-         "spec": {"schedulerName": "nodewright", "containers": [{"name": "c", "image": "x", "resources": {"requests": requests}}], **spec}}
-        for name, (requests, spec) in wants.items()
-    ]  # fmt: skip
+    bodies = []
+    for name, (requests, spec) in wants.items():
+        container = {"name": "c", "image": "x", "resources": {"requests": requests}}
+        whole = {"schedulerName": "nodewright", "containers": [container], **spec}
+        meta = {"name": name, "namespace": space.namespace}
+        bodies.append({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": whole})
     code, out, err = await simulate(lab, "-f", "-", "-o", "json", stdin=manifests(*bodies))
     assert code == 3, err
     answer = msgspec.json.decode(out)
@@ -160,8 +161,9 @@ async def test_what_kubectl_prints_is_a_dump_too(space, lab, binaries, tmp_path)
     kinds = "nodes,pods,namespaces,services,replicasets,statefulsets,pv,pvc,sc,csinodes,pdb,priorityclasses"
     dump = tmp_path / "dump.yaml"
     with dump.open("wb") as out:
-        argv = [binaries["kubectl"], "--kubeconfig", str(lab.kubeconfig), "get", kinds, "-A", "-o", "yaml"]
-        subprocess.run(argv, stdout=out, check=True)
+        argv = [str(binaries["kubectl"]), "--kubeconfig", str(lab.kubeconfig), "get", kinds, "-A", "-o", "yaml"]
+        process = await asyncio.create_subprocess_exec(*argv, stdout=out)
+        assert await process.wait() == 0
     files = manifests(deployment(space, "web", 3, "2"))
     code, out, err = await run("simulate", "--dump", str(dump), "-f", "-", "-o", "json", stdin=files)
     assert code == 3, err

@@ -206,6 +206,15 @@ def test_preemption_tells_victims_budgets_and_the_choice():
     assert len(picture.core.state.pods) == 3
 
 
+def test_in_large_clusters_the_scheduler_does_not_look_at_all_candidates():
+    pods = [make_pod(requests={"cpu": "3"}, node=f"n{n}") for n in range(150)]
+    picture = cluster([make_node(f"n{n}") for n in range(150)], pods)
+    pod = make_pod("vip", {"cpu": "2"}, priority=50)
+    assert len(picture.explain(Profile(), pod).preemption.candidates) == 150
+    preemption = picture.explain(Profile(), pod, detailed=5).preemption
+    assert (len(preemption.candidates), preemption.considered) == (100, 100)
+
+
 @pytest.mark.parametrize(
     ("spec", "why"),
     [

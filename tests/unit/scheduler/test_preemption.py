@@ -310,3 +310,25 @@ def test_limits():
     assert Limits().of(500) == 100
     assert Limits().of(5000) == 500
     assert NodeResourcesFit().wanted(info(high())) == {"cpu": 1000}
+
+
+def test_room_kept_for_nominated_pods_is_the_same_in_numbers_and_by_filters():
+    rng = random.Random(11)
+    for round_ in range(40):
+        core = SchedulerCore({"nodewright": Profile()}, FakeClock())
+        for n in range(5):
+            core.on_node(None, make_node(f"n{n}", "4", pods=str(rng.choice([2, 110]))))
+            for p in range(rng.randint(0, 2)):
+                core.on_pod(None, low(f"p{n}-{p}", f"n{n}", rng.choice(["0", "1"])))
+        for _ in range(rng.randint(1, 6)):
+            other = make_pod(requests={"cpu": rng.choice(["0", "1", "2", "3"])}, priority=rng.choice([0, 10]))
+            core.state.nominated.put(info(other), f"n{rng.randint(0, 5)}")
+        pod = info(make_pod(requests={"cpu": rng.choice(["0", "2", "4"])}, priority=rng.choice([0, 5, 20])))
+        evaluator = Evaluator(Profile(), core.state)
+        evaluation = evaluator._evaluation(pod)
+        quick, slow = evaluator._claims(evaluation, pod), evaluator._claims_one_by_one(evaluation, pod)
+        assert (quick is None) == (slow is None), round_
+        if quick is not None:
+            assert (quick.where == slow.where).all()
+            assert (quick.hopeless == slow.hopeless).all()
+            assert (quick.reasons, quick.plugins) == (slow.reasons, slow.plugins)

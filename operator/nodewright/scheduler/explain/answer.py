@@ -75,7 +75,7 @@ class Eviction(Said):
 class Preemption(Said):
     """What preemption would do for a Pod that fits nowhere; `why` tells where it does nothing.
 
-    The scheduler stops looking after `considered` candidates. Where there are more than that, it may take another one.
+    In large clusters the scheduler stops looking after `considered` candidates, and may take one of others.
     """
 
     helps: bool

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..evaluator import Evaluator, Rejection
 from ..pods import PodInfo
 from ..preemption.budgets import Budgets
-from ..preemption.choice import Candidate, best
-from ..preemption.finder import Finder, Refused
+from ..preemption.choice import Candidate
+from ..preemption.finder import ALL, Finder, Refused
 from ..preemption.limits import Limits
 from ..state import ClusterState
 from .answer import Eviction, Preemption, Victim
@@ -15,9 +15,12 @@ NO_PREEMPTION = "the profile has no plugin at postFilter"
 
 
 def preemption(
-    state: ClusterState, evaluator: Evaluator, pod: PodInfo, rejection: Rejection, budgets: Budgets
+    state: ClusterState, evaluator: Evaluator, pod: PodInfo, rejection: Rejection, budgets: Budgets, *, complete: bool
 ) -> tuple[Preemption, Refused | None]:
-    """All nodes where evicting would help, and what upstream says where none would. Raises PluginError."""
+    """The nodes where evicting would help, and what upstream says where none would. Raises PluginError.
+
+    All of them if `complete`, else as many as the scheduler would look at.
+    """
     plugin = evaluator.profile.post_filter
     if plugin is None:
         return Preemption(helps=False, why=NO_PREEMPTION), None
@@ -26,11 +29,14 @@ def preemption(
     found = finder.find(evaluator, pod, rejection, limits)
     if isinstance(found, Refused):
         return Preemption(helps=False, why=found.message), found
-    candidates = finder.all_candidates(evaluator, pod, rejection)
-    chosen = best(candidates)
+    candidates = finder.all_candidates(evaluator, pod, rejection, ALL if complete else limits)
+    # Among equals the scheduler takes the one that it has found first.
+    chosen = next((c for c in candidates if c.node == found.node), candidates[0])
     ordered = sorted(candidates, key=lambda c: (c is not chosen, c.violations, len(c.victims), c.node))
     evictions = [_eviction(candidate, budgets, candidate is chosen) for candidate in ordered]
-    return Preemption(helps=True, candidates=evictions, considered=limits.of(len(rejection.resolvable))), None
+    considered = limits.of(len(rejection.resolvable))
+    is_all = considered >= len(rejection.resolvable)
+    return Preemption(helps=True, candidates=evictions, considered=0 if is_all else considered), None
 
 
 def _eviction(candidate: Candidate, budgets: Budgets, chosen: bool) -> Eviction:

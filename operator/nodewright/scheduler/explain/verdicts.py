@@ -30,7 +30,11 @@ def explain(
     budgets: Budgets | None = None,
     detailed: int | None = None,
 ) -> Explanation:
-    """Explain a Pod that is not counted in `state`. Without `budgets`, preemption is left out. Raises PluginError."""
+    """Explain a Pod that is not counted in `state`. Without `budgets`, preemption is left out. Raises PluginError.
+
+    `detailed` None: all there is to say. A number: details of so many of the nodes that reject the Pod, and only as
+    many candidates for preemption as the scheduler looks at.
+    """
     evaluator = Evaluator(profile, state)
     outcome = evaluator.place(pod)
     answer = Explanation(pod.key, pod.spec.scheduler_name, _state_of(pod, bound_to), bound_to, "", [], pod.priority)
@@ -42,7 +46,8 @@ def explain(
         verdict.bound = verdict.node == bound_to
     if isinstance(outcome, Rejection):
         if budgets is not None and state.node_count:
-            answer.preemption, refused = preemption(state, evaluator, pod, outcome, budgets)
+            complete = detailed is None
+            answer.preemption, refused = preemption(state, evaluator, pod, outcome, budgets, complete=complete)
             outcome.diagnosis.postfilter_message = postfilter_message(refused)
         answer.message = outcome.diagnosis.message()
     return answer

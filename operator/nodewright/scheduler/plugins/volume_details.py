@@ -68,7 +68,8 @@ def _not_to_be_made(here: NodeView, storage: StorageState, claim: Claim) -> Iter
         yield f"{name}: there is no such class"
     elif found.provisioner in ("", NO_PROVISIONER):
         free = len(list(storage.free_volumes(claim.class_name)))
-        yield f"{name}: no free volume of the class (of {free}) suits it and is reached from the node; the class makes none"
+        why = f"no free volume of the class (of {free}) suits it and is reached from the node; the class makes none"
+        yield f"{name}: {why}"
     elif not in_topology(here, found)[0]:
         terms = [
             f"{r.key} In [{', '.join(r.values)}]" for t in found.allowed_topologies for r in t.match_label_expressions

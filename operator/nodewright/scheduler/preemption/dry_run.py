@@ -15,7 +15,6 @@ import numpy as np
 from .. import cycle
 from ..evaluation import Evaluation
 from ..evaluator import Evaluator
-from ..plugins.node_resources_fit import TOO_MANY_PODS
 from ..pods import PodInfo
 from ..room import Room, fit_plugin, room_only
 from ..state import ClusterState
@@ -40,24 +39,28 @@ class DryRun:
         counting = fit_plugin(evaluator.later)
         self._room = None if counting is None else Room(state, counting, pod)
         self._is_about_room_only = room_only(evaluation, evaluator.later) is not None
+        before = evaluator.later[: evaluator.later.index(counting)] if counting is not None else []
+        # Whether a shortage is the reason that counts: nobody who is asked earlier has anything to say.
+        self._shortage_counts = not any(plugin in evaluation.objectors for plugin in before)
 
     def promising(self, rows: RowArray) -> tuple[list[int], Counter[str]]:
         """The rows that have Pods of lower priority and would have room without them; for the others, why not."""
         state, priority = self._state, self._pod.priority
         levels, height = state.priorities, state.height
-        lower = levels.pods_below(priority, height)[rows]
+        below = levels.pods_below(priority, height)
+        lower = below[rows]
         ok = lower > 0
         reasons = Counter({NO_VICTIMS: int(np.count_nonzero(~ok))})
-        if self._room is None:
+        if self._room is None or not self._shortage_counts:
             return rows[ok].tolist(), reasons
-        shortages = [(TOO_MANY_PODS, state.pod_count[rows] - lower >= state.pod_limit[rows])]
-        for name, amount in self._room.wanted.items():
-            index = state.resource(name)
-            left = state.requested[index, rows] - levels.requested_below(priority, name, height)[rows]
-            shortages.append((f"Insufficient {name}", left + amount > state.allocatable[index, rows]))
+        requested = {
+            name: state.requested[state.resource(name), :height] - levels.requested_below(priority, name, height)
+            for name in self._room.wanted
+        }
+        shortages = self._room.shortages(self._room.ahead(), state.pod_count[:height] - below, requested)
         for reason, short in shortages:
-            reasons[reason] += int(np.count_nonzero(short & (lower > 0)))
-            ok &= ~short
+            reasons[reason] += int(np.count_nonzero(short[rows] & (lower > 0)))
+            ok &= ~short[rows]
         return rows[ok].tolist(), reasons
 
     def on(self, row: int) -> Candidate | list[str]:
@@ -66,7 +69,8 @@ class DryRun:
         if not lower:
             return [NO_VICTIMS]
         ordered = by_importance(lower)
-        if self._room is not None and self._is_about_room_only:
+        by_room = self._is_about_room_only and bool(self._evaluation.passed_by_nodes(np.array([row]))[0])
+        if self._room is not None and by_room:
             return self._by_room(self._room, row, ordered)
         return self._by_filters(row, ordered)
 

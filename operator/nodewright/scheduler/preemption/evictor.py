@@ -19,7 +19,7 @@ from .choice import Candidate
 log = logging.getLogger(__name__)
 
 # Seconds after each try; after the last there is no other.
-PAUSES = (0.1, 0.3, None)
+PAUSES = (0.1, 0.3, 0.9, None)
 
 # Tells of an eviction: victim, preemptor, node.
 Told = Callable[[PodInfo, PodInfo, str], None]
@@ -65,7 +65,10 @@ class Evictor:
         meta = victim.pod.metadata
         async with self._room:
             await self._patch_status(victim, {"conditions": [disruption_condition(victim, preemptor)]})
-            await self._client.delete(PODS, meta.name, meta.namespace, uid=meta.uid)
+            try:
+                await self._client.delete(PODS, meta.name, meta.namespace, uid=meta.uid)
+            except (NotFound, Conflict):
+                pass  # it was there a moment ago: a try whose answer was lost has done it, maybe one of aiohttp's own
 
     async def _clear_nomination(self, pod: PodInfo) -> None:
         try:

@@ -18,6 +18,7 @@ from .limits import Limits
 
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
 NEVER = "not eligible due to preemptionPolicy=Never."
+ALL = Limits(100, 0)
 STILL_ENDING = "not eligible due to a terminating pod on the nominated node."
 # kube-scheduler's DynamicResources fails so in its PostFilter when the Pod was rejected before its PreFilter could run,
 # and preemption is then not tried.
@@ -59,9 +60,11 @@ class Finder:
         reasons[NOT_HELPFUL] += total - len(rejection.resolvable)
         return Refused(Diagnosis(total, +reasons).message(), False)
 
-    def all_candidates(self, evaluator: Evaluator, pod: PodInfo, rejection: Rejection) -> list[Candidate]:
-        """Every node where evicting would help, for explanations. Raises PluginError."""
-        return self._candidates(evaluator, pod, rejection, Limits(100, 0))[0]
+    def all_candidates(
+        self, evaluator: Evaluator, pod: PodInfo, rejection: Rejection, limits: Limits = ALL
+    ) -> list[Candidate]:
+        """The nodes where evicting would help, every one of them by default; for explanations. Raises PluginError."""
+        return self._candidates(evaluator, pod, rejection, limits)[0]
 
     # --- inside --------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ async def bound(space: Space) -> int:
     return sum(1 for pod in found.items if pod["spec"].get("nodeName"))
 
 
-async def all_bound(space: Space, count: int, timeout: float = 40.0) -> None:
+async def all_bound(space: Space, count: int, timeout: float = 60.0) -> None:
     """Wait until so many Pods have a node."""
 
     async def check() -> bool:

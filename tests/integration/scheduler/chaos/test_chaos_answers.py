@@ -10,11 +10,11 @@ from support.scheduler_chaos import overcommitted
 
 from .load import all_bound, all_told, make_pods
 
-pytestmark = pytest.mark.needs_cluster
+pytestmark = [pytest.mark.needs_cluster, pytest.mark.timeout(180)]
 
 
 async def test_refused_late_and_lost_answers(space, proxy, spawn, verdict):
-    for number in range(10):
+    for number in range(6):
         await space.node(f"n{number}", "2", "64Gi")
     rules = {
         "cut after": proxy.add(Fault(cut_after=True), method="POST", path=BINDING, every=7),
@@ -29,18 +29,18 @@ async def test_refused_late_and_lost_answers(space, proxy, spawn, verdict):
         "patch error": proxy.add(Fault(status=500), method="PATCH", path=POD_STATUS, every=2),
     }
     spawn(proxy=proxy)
-    names = [f"p{number}" for number in range(200)]
+    names = [f"p{number}" for number in range(120)]
     creating = asyncio.ensure_future(make_pods(space, names, requests={"cpu": "100m"}))
-    for _ in range(5):
+    for _ in range(4):
         await asyncio.sleep(0.5)
         proxy.cut_streams()
     await creating
-    await all_bound(space, 200)
-    await all_told(space, 200)
+    await all_bound(space, 120)
+    await all_told(space, 120)
     (await verdict()).check(names)
     missed = [name for name, rule in rules.items() if not rule.hits and name != "patch error"]
     assert not missed
-    assert proxy.committed_unseen() >= 200 // 8
+    assert proxy.committed_unseen() >= 120 // 8
 
 
 async def test_what_was_stored_counts_although_nobody_said_so(space, proxy, spawn, verdict):

@@ -11,7 +11,7 @@ from support.scheduler_chaos import leader, overcommitted, until
 from .conftest import SHORT_LEASE
 from .load import all_bound, all_told, bound, make_pods
 
-pytestmark = [pytest.mark.needs_cluster, pytest.mark.usefixtures("fresh_lease")]
+pytestmark = [pytest.mark.needs_cluster, pytest.mark.timeout(180), pytest.mark.usefixtures("fresh_lease")]
 
 CPU = {"cpu": "100m"}
 

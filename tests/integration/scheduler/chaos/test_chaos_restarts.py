@@ -12,31 +12,31 @@ from support.fault_proxy import BINDING, EVENTS, Fault
 
 from .load import all_bound, all_told, bound, make_pods
 
-pytestmark = pytest.mark.needs_cluster
+pytestmark = [pytest.mark.needs_cluster, pytest.mark.timeout(180)]
 
 CPU = {"cpu": "100m"}
 
 
 async def test_killed_under_load_beside_a_failing_server(space, proxy, spawn, verdict):
     """No room is free at the end: a Pod that is not counted would show."""
-    for number in range(9):
+    for number in range(6):
         await space.node(f"n{number}", "2", "64Gi")
     proxy.add(Fault(cut_after=True), method="POST", path=BINDING, every=5)
     proxy.add(Fault(status=500), method="POST", path=BINDING, every=12)
     proxy.add(Fault(delay=0.4), method="POST", path=BINDING)
-    names = [f"p{number}" for number in range(180)]
+    names = [f"p{number}" for number in range(120)]
     creating = asyncio.ensure_future(make_pods(space, names, 0.1, requests=CPU))
     dice = random.Random(3)
     kills = 0
-    while await bound(space) < 180 and kills < 5:
+    while await bound(space) < 120 and kills < 5:
         process = spawn(proxy=proxy, name=f"life{kills}")
-        goal = min(await bound(space) + dice.randint(5, 40), 180)
+        goal = min(await bound(space) + dice.randint(5, 25), 120)
         await all_bound(space, goal)
         process.kill()
         kills += 1
     await creating
     spawn(proxy=proxy, name="last")
-    await all_bound(space, 180)
+    await all_bound(space, 120)
     (await verdict()).check(names, killed_scheduler=True)
     assert kills >= 3
     assert proxy.committed_unseen() >= 10
