@@ -46,9 +46,11 @@ unit: setup      ## pure cores and the chart's templates, no root, seconds (Helm
 	NODEWRIGHT_HELM=$$(tools/kind/tools.sh helm) NODEWRIGHT_HELM4=$$(tools/kind/tools.sh helm4) $(PYTEST) tests/unit
 
 integration: assets   ## real kube-apiserver, etcd and kube-scheduler, real namespaces, real runc, user-mode Linux
+	@$(BIN)/nodewright assets kube-scheduler
 	$(PYTEST) tests/integration tests/uml tests/differential $(call again,$(PYTEST) --last-failed tests/integration tests/uml tests/differential)
 
 differential-nightly: assets   ## our scheduler against kube-scheduler: thousands of random cases, other ones each time
+	@$(BIN)/nodewright assets kube-scheduler
 	NODEWRIGHT_DIFFERENTIAL_CASES=$${NODEWRIGHT_DIFFERENTIAL_CASES:-2000} $(PYTEST) tests/differential
 
 # KUBECONFIG=... $(PYTEST) tests/e2e/common runs the common suite on any other cluster.

@@ -42,10 +42,12 @@ async def test_two_gangs_that_need_the_same_room(space, start):
     groups = await eventually(one_runs)
     assert len(groups) == 1
     other = ({"g", "h"} - groups).pop()
-    message = (await space.refused(f"{other}0"))["message"]
-    assert message.startswith(
-        f"pod group {space.namespace}/{other}: 0 of at least 3 pods fit at once, so none is placed."
-    )
+    text = f"pod group {space.namespace}/{other}: 0 of at least 3 pods fit at once, so none is placed."
+
+    async def told():  # after what it was told while it was not complete yet
+        return (await space.refused(f"{other}0"))["message"].startswith(text)
+
+    await eventually(told)
     for index in range(3):
         await space.client.delete(PODS, f"{groups.copy().pop()}{index}", space.namespace, grace_period_seconds=0)
     assert set((await space.bound(*(f"{other}{i}" for i in range(3)))).values()) == {"a"}

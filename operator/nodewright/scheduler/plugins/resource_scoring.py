@@ -67,7 +67,8 @@ def scoring_requests(
     """The Pod's request per resource, with `defaults` (billionths) for containers that state none.
 
     With defaults, containers alone count, not what the Pod requests as a whole: kube-scheduler 1.36's NodeResourcesFit
-    scores so, its NodeResourcesBalancedAllocation does not. Extended resources that the Pod does not ask for are left out: they take no part in the score.
+    scores so, its NodeResourcesBalancedAllocation does not. Extended resources that the Pod does not ask for are left
+    out: they take no part in the score.
     """
     amounts = requests.pod_requests(pod.pod, defaults, pod_level=defaults is None)
     wanted = {spec.name: requests.in_units(spec.name, amounts.get(spec.name, 0)) for spec in resources}
