@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Hashable
 
 from hypothesis import strategies as st
 
@@ -54,16 +55,24 @@ def cases(draw: st.DrawFn, *, about: str | None = None) -> Case:
 
 
 def _without_sharing(there: list[tuple[Object, str]]) -> list[tuple[Object, str]]:
-    """Without the Pods that would share a claim that is for one Pod only: no scheduler would have placed them."""
-    kept, holders = [], set()
+    """Without the Pods that would share what is for one only: a claim, or a port of a host.
+
+    No scheduler would have placed them, and upstream takes such a thing for free once one of its holders has gone.
+    """
+    kept = []
+    held: set[Hashable] = set()
     for kind, node in there:
-        if any(volume.get("persistentVolumeClaim") == FOR_ONE for volume in kind["spec"].get("volumes", ())):
-            namespace = kind["metadata"]["namespace"]
-            if namespace in holders:
-                continue
-            holders.add(namespace)
-        kept.append((kind, node))
+        claims = {(kind["metadata"]["namespace"],)} if _has_claim_for_one(kind) else set()
+        ports = kind["spec"]["containers"][0].get("ports", ())
+        wanted = claims | {(node, port["hostPort"], port.get("protocol", "TCP")) for port in ports}
+        if not wanted & held:
+            held |= wanted
+            kept.append((kind, node))
     return kept
+
+
+def _has_claim_for_one(kind: Object) -> bool:
+    return any(volume.get("persistentVolumeClaim") == FOR_ONE for volume in kind["spec"].get("volumes", ()))
 
 
 def _made(kind: Object, prefix: str, number: int, **spec: object) -> Object:

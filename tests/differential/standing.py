@@ -27,7 +27,7 @@ from nodewright.kube.resources import (
     Resource,
 )
 from nodewright.scheduler.core import SchedulerCore
-from nodewright.scheduler.objects import DisruptionBudget, Namespace, SelectorOwner, Service
+from nodewright.scheduler.world_objects import DisruptionBudget, Namespace, SelectorOwner, Service
 
 Object = dict[str, Any]
 

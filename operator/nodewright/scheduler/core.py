@@ -18,13 +18,14 @@ from .evaluator import Evaluator, Placement, Rejection
 from .events import Event
 from .gang import GangError, Gangs, gang_key, gang_spec
 from .gang_cycle import GangCycle
-from .objects import DisruptionBudget, Namespace, Node, Pod, SelectorOwner, Service
+from .objects import Node, Pod
 from .placing import Placing, Preempting, postfilter_message
 from .plugin import PluginError
 from .pods import PodFactory, PodInfo
 from .profile import Profile
 from .queue import QueuedPod, SchedulingQueue
 from .state import ClusterState
+from .world_objects import DisruptionBudget, Namespace, SelectorOwner, Service
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from nodewright.kube.resources import (
 )
 
 from .core import SchedulerCore
-from .objects import DisruptionBudget, Namespace, SelectorOwner, Service
 from .storage_watch import StorageWatch, load_storage
+from .world_objects import DisruptionBudget, Namespace, SelectorOwner, Service
 
 T = TypeVar("T")
 Handler = Callable[[T | None, T | None], None]

@@ -9,11 +9,11 @@ from nodewright.scheduler.core import SchedulerCore
 from nodewright.scheduler.evaluator import Placement
 from nodewright.scheduler.explain import Cluster, explain
 from nodewright.scheduler.gang import GROUP_LABEL, MIN_MEMBER
-from nodewright.scheduler.objects import DisruptionBudget
 from nodewright.scheduler.plugin import FilterResult, Plugin, PluginError, Scope
 from nodewright.scheduler.profile import PluginRef, Plugins, PluginSet, Profile, ProfileConfig
 from nodewright.scheduler.registry import Registry
 from nodewright.scheduler.state import ClusterState
+from nodewright.scheduler.world_objects import DisruptionBudget
 from support.scheduler_builders import info, make_node, make_pod
 
 

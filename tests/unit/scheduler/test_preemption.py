@@ -9,13 +9,14 @@ from nodewright.scheduler.attempts import Attempt
 from nodewright.scheduler.core import SchedulerCore
 from nodewright.scheduler.diagnosis import Diagnosis
 from nodewright.scheduler.evaluator import Evaluator, Placement
-from nodewright.scheduler.objects import BudgetSpec, Condition, DisruptedPods, DisruptionBudget
+from nodewright.scheduler.objects import Condition
 from nodewright.scheduler.plugins.node_resources_fit import NodeResourcesFit
 from nodewright.scheduler.preemption.budgets import Budgets
 from nodewright.scheduler.preemption.choice import Candidate, best
 from nodewright.scheduler.preemption.finder import Finder
 from nodewright.scheduler.preemption.limits import Limits
 from nodewright.scheduler.profile import Profile
+from nodewright.scheduler.world_objects import BudgetSpec, DisruptedPods, DisruptionBudget
 from support.scheduler_builders import FakeClock, info, make_node, make_pod
 
 

@@ -5,17 +5,11 @@ import pytest
 from nodewright.scheduler.core import SchedulerCore
 from nodewright.scheduler.evaluator import Evaluator, Placement, Rejection
 from nodewright.scheduler.explain import explain
-from nodewright.scheduler.objects import (
-    Namespace,
-    OwnerReference,
-    SelectorOwner,
-    Service,
-    ServiceSpec,
-    TopologySpreadConstraint,
-)
+from nodewright.scheduler.objects import OwnerReference, TopologySpreadConstraint
 from nodewright.scheduler.plugins.pod_topology_spread import Args, PodTopologySpread
 from nodewright.scheduler.profile import Profile
 from nodewright.scheduler.state import ClusterState
+from nodewright.scheduler.world_objects import Namespace, SelectorOwner, Service, ServiceSpec
 from support.scheduler_builders import info, make_node, make_pod
 
 ZONE = "topology.kubernetes.io/zone"

@@ -7,10 +7,10 @@ import pytest
 
 from nodewright.scheduler.core import SchedulerCore
 from nodewright.scheduler.explain import Cluster
-from nodewright.scheduler.objects import Service, ServiceSpec
 from nodewright.scheduler.profile import Profile
 from nodewright.scheduler.state import ClusterState, NodeView
 from nodewright.scheduler.storage_objects import Claim, PersistentVolume
+from nodewright.scheduler.world_objects import Service, ServiceSpec
 from support.scheduler_builders import info, make_node, make_pod
 
 ZONE = "topology.kubernetes.io/zone"

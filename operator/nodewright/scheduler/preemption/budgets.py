@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..objects import DisruptionBudget
 from ..pods import PodInfo
+from ..world_objects import DisruptionBudget
 
 
 class Budgets:

@@ -21,13 +21,14 @@ from nodewright.kube.resources import (
 from .. import wording
 from ..core import SchedulerCore
 from ..node_selection import match_required
-from ..objects import Node, Pod, SelectorOwner
+from ..objects import Node, Pod
 from ..profiles import SchedulerProfile
 from ..requests import pod_requests
 from ..served import served_profiles
 from ..state import ClusterState, NodeView
 from ..storage_objects import Claim, CSINode
 from ..tolerations import untolerated_sets
+from ..world_objects import SelectorOwner
 from .answer import SimulationResult
 from .defaults import with_defaults
 from .documents import Body, Document, ManifestError

@@ -37,7 +37,7 @@ from nodewright.kube.resources import (
 
 from .. import events
 from ..core import SchedulerCore
-from ..objects import DisruptionBudget, Lean, Namespace, Node, ObjectMeta, Pod, SelectorOwner, Service
+from ..objects import Lean, Node, ObjectMeta, Pod
 from ..profiles import SchedulerProfile
 from ..service import NOT_FINISHED
 from ..storage_objects import (
@@ -51,6 +51,7 @@ from ..storage_objects import (
     VolumeAttachment,
 )
 from ..surroundings import OWNERS
+from ..world_objects import DisruptionBudget, Namespace, SelectorOwner, Service
 from .documents import Body, Document
 from .quantities import quantities_as_text
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from nodewright.kube.api.meta import LabelSelector, LabelSelectorRequirement
 
-from ..objects import Pod, SelectorOwner, Service
+from ..objects import Pod
 from ..terms import Term
+from ..world_objects import SelectorOwner, Service
 
 Key = tuple[str, str]
 
