@@ -23,6 +23,7 @@ SCHEDULER_FIGURES = (
     ("scheduler's CPU per Pod", "cpu_per_pod", "{:.2f} ms"),
     ("API server's CPU", "apiserver_share", "{:.0f} %"),
     ("scheduler's peak RSS", "peak_rss", "{:.0f} MiB"),
+    ("mean of a decision", "decision_mean", "{:.2f} ms"),
     ("p99 of a decision", "decision_p99", "{:.1f} ms"),
 )
 
@@ -45,6 +46,7 @@ def scheduler_rows(rounds: list[dict[str, Any]]) -> list[Row]:
     rows = []
     for workload in dict.fromkeys(r["workload"] for r in rounds):
         mine = [r for r in rounds if r["workload"] == workload]
+        size = f"{workload}, {mine[0]['pods']} on {mine[0]['nodes']}"
         for title, field, form in SCHEDULER_FIGURES:
             found = {r["contender"]: [] for r in mine}
             for r in mine:
@@ -52,8 +54,11 @@ def scheduler_rows(rounds: list[dict[str, Any]]) -> list[Row]:
             if len(found) < 2:
                 continue  # one of the two failed, which was told
             ours, theirs = (statistics.median(found[name]) for name in ("nodewright", "kube-scheduler"))
-            size = f"{workload}, {mine[0]['pods']} on {mine[0]['nodes']}"
-            rows.append((f"{size}: {title}", form.format(ours), form.format(theirs), f"{ours / theirs:.2f}"))
+            ratio = f"{ours / theirs:.2f}" if theirs else "-"
+            rows.append((f"{size}: {title}", form.format(ours), form.format(theirs), ratio))
+        sent = [r["sent_p99"] for r in mine if r["sent_p99"] is not None]
+        if sent:
+            rows.append((f"{size}: p99 until the binding is sent", f"{statistics.median(sent):.1f} ms", "-", "-"))
     return rows
 
 
@@ -68,9 +73,9 @@ def main() -> None:
     memory, third = script("memory_bench.py", "--json")
     for name, size in memory.items():
         rows.append((f"memory at rest (PSS): {name}", f"{size / 1e6:.1f} MB", "-", "-"))
-    print(f"\n{'figure':<58} {'nodewright':>12} {'upstream':>12} {'ratio':>7}")
+    print(f"\n{'figure':<62} {'nodewright':>12} {'upstream':>12} {'ratio':>7}")
     for row in rows:
-        print(f"{row[0]:<58} {row[1]:>12} {row[2]:>12} {row[3]:>7}")
+        print(f"{row[0]:<62} {row[1]:>12} {row[2]:>12} {row[3]:>7}")
     print("* kubelet 1.36.3 with containerd 1.6, measured apart on the same kind of machine")
     if not (first and second and third):
         sys.exit("a benchmark failed; what was wrong stands above its figures")

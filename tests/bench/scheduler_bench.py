@@ -48,11 +48,12 @@ COLUMNS = (
     ("mean ms", "decision_mean", ".2f"),
     ("p50 ms", "decision_p50", ".2f"),
     ("p99 ms", "decision_p99", ".2f"),
+    ("sent p99 ms", "sent_p99", ".2f"),
     ("events", "events", "d"),
     ("victims", "victims", "d"),
     ("on a node", "widest", "d"),
 )
-RATIOS = ("rate", "steady", "with_events", "cpu_per_pod", "peak_rss", "decision_p99")
+RATIOS = ("rate", "steady", "with_events", "cpu_per_pod", "peak_rss", "decision_mean", "decision_p99")
 
 
 class Result(msgspec.Struct):
@@ -71,7 +72,7 @@ def table(rounds: list[Round], workload: Workload) -> str:
     ]
     lines += [
         f"{r.contender:<15} "
-        + " ".join(f"{getattr(r, field):>{_width(title)}{form}}" for title, field, form in COLUMNS)
+        + " ".join(f"{_text(getattr(r, field), form):>{_width(title)}}" for title, field, form in COLUMNS)
         for r in rounds
     ]
     if {r.contender for r in rounds} == {OURS, THEIRS}:
@@ -79,6 +80,10 @@ def table(rounds: list[Round], workload: Workload) -> str:
         told = (f"{titles[field]} {ratio(rounds, field):.2f}" for field in RATIOS)
         lines.append(f"ratio of medians: {', '.join(told)}")
     return "\n".join(lines)
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _width(title: str) -> int:

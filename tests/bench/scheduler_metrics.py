@@ -9,8 +9,10 @@ from collections import defaultdict
 
 import msgspec
 
-# The first that a scheduler has. Both measure a decision: ours until its binding is sent, upstream's without any wait.
-DECISION = ("scheduler_decision_duration_seconds", "scheduler_scheduling_algorithm_duration_seconds")
+# A decision with whatever came of it, preemption included; both schedulers have it, with the same buckets.
+DECISION = "scheduler_scheduling_algorithm_duration_seconds"
+# From the start of a decision until its binding is sent; ours only.
+SENT = "scheduler_decision_duration_seconds"
 
 
 class Histogram(msgspec.Struct):
@@ -66,12 +68,3 @@ def scrape(url: str) -> str:
     with urllib.request.urlopen(url, timeout=30, context=context if url.startswith("https:") else None) as answer:
         text: str = answer.read().decode()
     return text
-
-
-def decisions(text: str) -> Histogram:
-    """How long decisions took; empty when the scheduler does not say."""
-    for name in DECISION:
-        found = histogram(text, name)
-        if found is not None:
-            return found
-    return Histogram([], [], 0.0)

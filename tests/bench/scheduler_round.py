@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import scheduler_lab as lab
 from scheduler_checks import State, violations
 from scheduler_churn import Churn
 from scheduler_contenders import SCHEDULER_NAME, Contender, Running, cpu, free_port, usage
-from scheduler_metrics import Histogram, decisions, scrape
+from scheduler_metrics import DECISION, SENT, histogram, scrape
 from scheduler_workloads import Object, Workload, measured_names, unfit_names
 
 from nodewright.controlplane.cluster import LocalCluster
@@ -37,8 +38,9 @@ class Round(msgspec.Struct):
 
     The drain lasts from the first change of a Pod that a watch shows (a binding, a refusal, the end of a victim) to the
     last binding. `cpu` is the scheduler's from its start until every event is posted, `cpu_per_pod` the part of it from
-    the first change on; shares are percent of one core during the drain. `decisions` counts attempts, `widest` is the
-    largest number of measured Pods on a node, `victims` are Pods that were there before and are gone.
+    the first change on; shares are percent of one core during the drain. `decisions` counts attempts, `decision_...`
+    say how long they took, and `sent_...` how long until the binding was sent, which upstream does not tell. `widest`
+    is the largest number of measured Pods on a node, `victims` are Pods that were there before and are gone.
     """
 
     workload: str
@@ -59,6 +61,8 @@ class Round(msgspec.Struct):
     decision_mean: float
     decision_p50: float
     decision_p99: float
+    sent_p50: float | None
+    sent_p99: float | None
     events: int
     widest: int
     victims: int
@@ -177,7 +181,7 @@ async def _drained(
             await observer.watch_over(running)
         posted, told = await until_told(client, workload)
         cost = usage(running.process.pid)
-        histogram = decisions(await asyncio.to_thread(scrape, contender.metrics_url(port)))
+        told_metrics = await asyncio.to_thread(scrape, contender.metrics_url(port))
         survivors, wrong = await judge(client, workload)
     assert observer.first is not None
     assert observer.last is not None
@@ -201,7 +205,7 @@ async def _drained(
         etcd_share=100 * (last.cpu["etcd"] - first.cpu["etcd"]) / seconds,
         peak_rss=cost.peak_rss,
         pss=cost.pss,
-        **_decided(histogram),
+        **_decided(told_metrics),
         events=posted,
         widest=max(observer.nodes.values()),
         victims=workload.placed_pods - survivors,
@@ -210,12 +214,16 @@ async def _drained(
     )
 
 
-def _decided(histogram: Histogram) -> dict[str, float]:
+def _decided(metrics: str) -> dict[str, Any]:
+    decided, sent = histogram(metrics, DECISION), histogram(metrics, SENT)
+    assert decided is not None, f"no {DECISION} in the metrics"
     return {
-        "decisions": int(histogram.count),
-        "decision_mean": 1000 * histogram.mean,
-        "decision_p50": 1000 * histogram.quantile(0.5),
-        "decision_p99": 1000 * histogram.quantile(0.99),
+        "decisions": int(decided.count),
+        "decision_mean": 1000 * decided.mean,
+        "decision_p50": 1000 * decided.quantile(0.5),
+        "decision_p99": 1000 * decided.quantile(0.99),
+        "sent_p50": 1000 * sent.quantile(0.5) if sent else None,
+        "sent_p99": 1000 * sent.quantile(0.99) if sent else None,
     }
 
 

@@ -11,6 +11,8 @@ from ..preemption.limits import Limits
 from ..state import ClusterState
 from .answer import Eviction, Preemption, Victim
 
+# What kube-scheduler's messages say then ("not found") helps nobody.
+NOT_TRIED = "not tried: no node was looked at, for the reason above"
 NO_PREEMPTION = "the profile has no plugin at postFilter"
 
 
@@ -28,7 +30,7 @@ def preemption(
     limits: Limits = getattr(plugin, "limits", Limits())
     found = finder.find(evaluator, pod, rejection, limits)
     if isinstance(found, Refused):
-        return Preemption(helps=False, why=found.message), found
+        return Preemption(helps=False, why=NOT_TRIED if found.is_all else found.message), found
     candidates = finder.all_candidates(evaluator, pod, rejection, ALL if complete else limits)
     # Among equals the scheduler takes the one that it has found first.
     chosen = next((c for c in candidates if c.node == found.node), candidates[0])
