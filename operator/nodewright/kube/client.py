@@ -23,6 +23,7 @@ from nodewright.kube.codec import (
 )
 from nodewright.kube.config import Config
 from nodewright.kube.errors import Gone
+from nodewright.kube.quickpost import QuickPoster
 from nodewright.kube.resources import Resource
 from nodewright.kube.transport import Transport
 
@@ -58,6 +59,7 @@ class Client:
     ) -> None:
         """Take the connection settings; `qps` None means that only the server limits us."""
         self.config = config
+        self._user_agent = user_agent
         self._http = Transport(
             config, user_agent=user_agent, qps=qps, burst=burst or int(qps or 1), max_connections=max_connections
         )
@@ -73,6 +75,10 @@ class Client:
     async def close(self) -> None:
         """Close all connections; requests under way fail."""
         await self._http.close()
+
+    def quick_poster(self, connections: int) -> QuickPoster:
+        """A way to the same server for many small POSTs; the caller closes it."""
+        return QuickPoster(self.config, user_agent=self._user_agent, connections=connections)
 
     async def request(
         self,

@@ -20,6 +20,7 @@ import msgspec
 from nodewright.kube.backoff import Backoff
 from nodewright.kube.client import Client
 from nodewright.kube.errors import AlreadyExists, ApiError, Forbidden, NotFound
+from nodewright.kube.quickpost import QuickPoster
 from nodewright.kube.times import now_rfc3339
 
 from . import metrics
@@ -59,9 +60,11 @@ class Announcer:
         wait_idle: Callable[[], Awaitable[None]],
         workers: int = 8,
         capacity: int = CAPACITY,
+        quick: QuickPoster | None = None,
     ) -> None:
         """`instance` names this process in its events; `wait_idle` returns once `is_busy` would be false."""
         self._client = client
+        self._quick = quick
         self._instance = instance
         self._is_busy = is_busy
         self._wait_idle = wait_idle
@@ -136,6 +139,8 @@ class Announcer:
         path = f"/apis/events.k8s.io/v1/namespaces/{announcement.pod.pod.metadata.namespace}/events"
         body = event_body(announcement, self._instance, next(self._numbers))
         backoff = Backoff(0.5, 10.0)
+        if self._quick is not None and 200 <= await self._quick.post(path, body) < 300:
+            return
         for _ in range(ATTEMPTS):
             try:
                 await self._client.request("POST", path, body=body)

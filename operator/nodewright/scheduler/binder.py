@@ -20,6 +20,7 @@ import msgspec
 from nodewright.kube.backoff import Backoff
 from nodewright.kube.client import Client
 from nodewright.kube.errors import ApiError, Conflict, NotFound
+from nodewright.kube.quickpost import QuickPoster
 from nodewright.kube.resources import PODS
 
 from . import metrics
@@ -82,12 +83,15 @@ class Binder:
         in_flight: int = 32,
         may_bind: Callable[[], bool] = lambda: True,
         seen: Seen = _seen_at_once,
+        quick: QuickPoster | None = None,
     ) -> None:
+        """With `quick`, the first try of each binding goes that way."""
         self._client = client
         self._on_settled = on_settled
         self._limit = in_flight
         self.may_bind = may_bind
         self.seen = seen
+        self._quick = quick
         self._waiting: deque[Binding] = deque()
         self._arrived: deque[asyncio.Future[None]] = deque()
         self._active = 0
@@ -159,9 +163,18 @@ class Binder:
         """Post until the fate of the binding is known."""
         backoff: Backoff | None = None
         tries = 0
+        quick = self._quick
         while True:
             if not self.may_bind():
                 await asyncio.sleep(_FENCE_POLL)
+                continue
+            if quick is not None:
+                status = await self._post_quickly(quick, binding)
+                if 200 <= status < 300:
+                    return BindResult.BOUND, ""
+                quick = None
+                # After a refusal, which the ordinary way tells the reason of, it is as if nothing had been tried.
+                tries += not 400 <= status < 500
                 continue
             tries += 1
             try:
@@ -180,17 +193,14 @@ class Binder:
             backoff = backoff or Backoff(0.05, 2.0)
             await asyncio.sleep(backoff.next())
 
+    async def _post_quickly(self, quick: QuickPoster, binding: Binding) -> int:
+        _observe_sent(binding)
+        return await quick.post(binding_path(binding.queued.pod), binding_body(binding.queued.pod, binding.node))
+
     async def _post(self, binding: Binding) -> None:
-        if not binding.sent:
-            binding.sent = True
-            metrics.DECISION_TO_BINDING.observe(time.monotonic() - binding.decided)
+        _observe_sent(binding)
         pod = binding.queued.pod
-        meta = pod.pod.metadata
-        await self._client.request(
-            "POST",
-            f"/api/v1/namespaces/{meta.namespace}/pods/{meta.name}/binding",
-            body=binding_body(pod, binding.node),
-        )
+        await self._client.request("POST", binding_path(pod), body=binding_body(pod, binding.node))
 
     async def _look(self, binding: Binding, error: ApiError) -> tuple[BindResult, str] | None:
         """What the Pod itself says about an attempt that ended with `error`; None when it cannot be read now."""
@@ -216,6 +226,18 @@ class Binder:
 def _is_refusal(error: ApiError) -> bool:
     """Whether the server said no, so that this try was not stored; other failures say nothing."""
     return 400 <= error.status < 500
+
+
+def _observe_sent(binding: Binding) -> None:
+    if not binding.sent:
+        binding.sent = True
+        metrics.DECISION_TO_BINDING.observe(time.monotonic() - binding.decided)
+
+
+def binding_path(pod: PodInfo) -> str:
+    """The path of a Pod's binding. Names need no escapes."""
+    meta = pod.pod.metadata
+    return f"/api/v1/namespaces/{meta.namespace}/pods/{meta.name}/binding"
 
 
 def binding_body(pod: PodInfo, node: str) -> bytes:

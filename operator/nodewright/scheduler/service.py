@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 # How long decisions may keep watches and answers waiting.
 SLICE = 0.002
 FLUSH_TIMEOUT = 5.0
+EVENTS_IN_FLIGHT = 8
 NOT_FINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -73,12 +74,18 @@ class Scheduler:
         self.pods.add_handler(self._on_pod)
         self.nodes.add_handler(self._on_node)
         self._surroundings = Surroundings(client, self.core)
-        self.binder = Binder(client, self._settled, in_flight=in_flight)
+        self._quick = client.quick_poster(in_flight + EVENTS_IN_FLIGHT)
+        self.binder = Binder(client, self._settled, in_flight=in_flight, quick=self._quick)
         self._pre_binding = PreBinding(client, self.core.state, self.binder.submit, self._not_bound)
         self._evictor = Evictor(client, evicted)
         self._evictions: set[asyncio.Task[None]] = set()
         self.announcer = Announcer(
-            client, identity, is_busy=lambda: not self.binder.is_idle, wait_idle=self.binder.wait_idle
+            client,
+            identity,
+            is_busy=lambda: not self.binder.is_idle,
+            wait_idle=self.binder.wait_idle,
+            workers=EVENTS_IN_FLIGHT,
+            quick=self._quick,
         )
         self.conditions = ConditionWriter(client)
         self._observe_sizes()
@@ -106,15 +113,18 @@ class Scheduler:
         gc.collect()
         gc.freeze()
         log.info("scheduling", extra={"nodes": len(self.nodes), "pods": len(self.pods)})
-        async with asyncio.TaskGroup() as group:
-            announcing = group.create_task(self.announcer.run())
-            group.create_task(self.binder.run())
-            group.create_task(self.conditions.run())
-            try:
-                await self._loop()
-            finally:
-                if not announcing.done():
-                    await self._finish()
+        try:
+            async with asyncio.TaskGroup() as group:
+                announcing = group.create_task(self.announcer.run())
+                group.create_task(self.binder.run())
+                group.create_task(self.conditions.run())
+                try:
+                    await self._loop()
+                finally:
+                    if not announcing.done():
+                        await self._finish()
+        finally:
+            await self._quick.close()
 
     def serve(self, profiles: Mapping[str, Profile]) -> None:
         """Serve these profiles from now on."""
