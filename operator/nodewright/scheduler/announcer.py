@@ -19,7 +19,7 @@ import msgspec
 
 from nodewright.kube.backoff import Backoff
 from nodewright.kube.client import Client
-from nodewright.kube.errors import AlreadyExists, ApiError, Forbidden, NotFound
+from nodewright.kube.errors import AlreadyExists, ApiError, NotFound
 from nodewright.kube.quickpost import QuickPoster
 from nodewright.kube.times import now_rfc3339
 
@@ -147,14 +147,20 @@ class Announcer:
                 return
             except AlreadyExists:
                 return  # an earlier try was stored, and its answer lost
-            except (NotFound, Forbidden) as error:
-                # The namespace is gone or going: nobody will read it.
-                log.debug("event not posted", extra={"pod": announcement.pod.key, "error": str(error)})
-                break
             except ApiError as error:
+                if is_namespace_ending(error):
+                    # Nobody will read it.
+                    log.debug("event not posted", extra={"pod": announcement.pod.key, "error": str(error)})
+                    break
                 log.warning("event not posted", extra={"pod": announcement.pod.key, "error": str(error)})
                 await asyncio.sleep(backoff.next())
         metrics.DROPPED_EVENTS.labels("refused").inc()
+
+
+def is_namespace_ending(error: ApiError) -> bool:
+    """Whether the namespace is gone or going. Other refusals pass: an API server that starts forbids everything."""
+    causes = error.details.get("causes") or []
+    return isinstance(error, NotFound) or any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
 def event_body(announcement: Announcement, instance: str, number: int) -> bytes:

@@ -58,8 +58,12 @@ class ConditionWriter:
     def write(self, refusal: Refusal) -> None:
         """Write this refusal soon; returns at once."""
         uid = refusal.pod.uid
-        if self._written.get(uid) == refusal.said or is_recorded(refusal):
-            return
+        waiting = self._waiting.get(uid)
+        if waiting is None:
+            # The watch may not have come as far as what was written last.
+            said = self._written.get(uid)
+            if said == refusal.said or (said is None and is_recorded(refusal)):
+                return
         self._waiting[uid] = refusal
         self._arrived.set()
 
@@ -92,7 +96,8 @@ class ConditionWriter:
         """Write once; False when another try may help."""
         pod: Pod | None = refusal.pod.pod
         try:
-            while pod is not None and not is_recorded(refusal, pod):
+            # What is not the newest word any more must not overwrite a newer one that was quicker.
+            while pod is not None and self._is_newest(refusal) and not is_recorded(refusal, pod):
                 pod = await self._patch(refusal, pod)
         except NotFound:
             pass  # gone
@@ -102,6 +107,9 @@ class ConditionWriter:
                 return False
             self._written.pop(refusal.pod.uid, None)
         return True
+
+    def _is_newest(self, refusal: Refusal) -> bool:
+        return self._written.get(refusal.pod.uid) == refusal.said
 
     async def _patch(self, refusal: Refusal, pod: Pod) -> Pod | None:
         """Patch this version of the Pod. A newer version, when there is one that still lacks a node."""

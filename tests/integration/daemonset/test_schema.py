@@ -208,7 +208,7 @@ CONFIG = {"metadata": {"name": "c"}, "spec": {}}
             "spec.plugins.score.enabled[0].weight",
         ),
         (SCHEDULERPROFILES, PROFILE, {"percentageOfNodesToScore": 101}, "spec.percentageOfNodesToScore"),
-        (SCHEDULERPROFILES, PROFILE, {"pluginConfig": [{"name": "A"}]}, "spec.pluginConfig[0].args"),
+        (SCHEDULERPROFILES, PROFILE, {"pluginConfig": [{"name": "A", "args": 3}]}, "spec.pluginConfig[0].args"),
         (NODEAGENTCONFIGS, CONFIG, {"proxy": {"mode": "magic"}}, "spec.proxy.mode"),
         (NODEAGENTCONFIGS, CONFIG, {"proxy": {"mode": "nftables", "ipvs": {"scheduler": "rr"}}}, "spec.proxy.ipvs"),
         (NODEAGENTCONFIGS, CONFIG, {"evictionHard": {"memory.free": "1Gi"}}, "spec.evictionHard"),
