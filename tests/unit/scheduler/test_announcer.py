@@ -42,8 +42,14 @@ async def test_a_lost_answer_leads_to_the_same_event_again():
 
 
 async def test_a_namespace_that_goes_is_no_reason_to_try_again():
-    names, lost = await posted(ScriptedClient(writes=[Forbidden(403, "Forbidden", "is being terminated")]))
+    ending = {"causes": [{"reason": "NamespaceTerminating", "message": "namespace x is being terminated"}]}
+    names, lost = await posted(ScriptedClient(writes=[Forbidden(403, "Forbidden", "is being terminated", ending)]))
     assert (len(names), lost) == (1, 1)
+
+
+async def test_an_api_server_that_forbids_everything_while_it_starts_is_asked_again():
+    names, lost = await posted(ScriptedClient(writes=[Forbidden(403, "Forbidden", "no RBAC policy matched"), None]))
+    assert (len(names), lost) == (2, 0)
 
 
 async def test_in_the_end_it_is_given_up_and_counted():
