@@ -33,8 +33,6 @@ from .surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
-# How long decisions may keep watches and answers waiting.
-SLICE = 0.002
 FLUSH_TIMEOUT = 5.0
 EVENTS_IN_FLIGHT = 8
 NOT_FINISHED = "status.phase!=Succeeded,status.phase!=Failed"
@@ -149,20 +147,16 @@ class Scheduler:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     async def _loop(self) -> None:
-        yielded = time.monotonic()
         while True:
             if self.binder.is_full:
                 await self.binder.wait_room()
-                yielded = time.monotonic()
             attempt = self.core.attempt()
             if attempt is None:
                 await self._wait_for_work()
-                yielded = time.monotonic()
                 continue
             self._act_on(attempt)
-            if time.monotonic() - yielded > SLICE:
-                await asyncio.sleep(0)
-                yielded = time.monotonic()
+            # Send it before the next one is decided: a binding that waits for a batch to be decided is late.
+            await asyncio.sleep(0)
 
     async def _wait_for_work(self) -> None:
         self._work.clear()
