@@ -192,11 +192,7 @@ class Evaluator:
                 self._state.remove_pod(other.uid)
 
     def _ahead_at(self, pod: PodInfo, row: int) -> list[PodInfo]:
-        nominated = self._state.nominated
-        if not len(nominated):
-            return []
-        there = nominated.at(self._state.names[row])
-        return [p for p in there if p.priority >= pod.priority and p.uid != pod.uid]
+        return self._state.nominated.ahead_at(self._state.names[row], pod)
 
     def _context_of(self, evaluation: Evaluation, pod: PodInfo, row: int) -> Context:
         return Context(pod, NodeView(self._state, np.array([row], dtype=np.intp)), evaluation.data)

@@ -77,8 +77,7 @@ class DryRun:
     # --- room alone ----------------------------------------------------------------------------------------------
 
     def _by_room(self, room: Room, row: int, lower: list[PodInfo]) -> Candidate | list[str]:
-        nominated = self._state.nominated.at(self._state.names[row]) if len(self._state.nominated) else ()
-        ahead = [p for p in nominated if p.priority >= self._pod.priority and p.uid != self._pod.uid]
+        ahead = self._state.nominated.ahead_at(self._state.names[row], self._pod)
         if any(pod.terms.anti_affinity for pod in ahead):
             return self._by_filters(row, lower)
         left = room.left(row, away=lower, beside=ahead)

@@ -43,7 +43,13 @@ class Nominations:
 
     def ahead_of(self, pod: PodInfo) -> Iterator[tuple[str, list[PodInfo]]]:
         """Per node, the nominated Pods that another Pod must leave room for: those of no lower priority."""
-        for node, pods in list(self._at.items()):
-            ahead = [p for p in pods.values() if p.priority >= pod.priority and p.uid != pod.uid]
-            if ahead:
+        for node in list(self._at):
+            if ahead := self.ahead_at(node, pod):
                 yield node, ahead
+
+    def ahead_at(self, node: str, pod: PodInfo) -> list[PodInfo]:
+        """Those of `ahead_of` at one node."""
+        there = self._at.get(node)
+        if not there:
+            return []
+        return [p for p in there.values() if p.priority >= pod.priority and p.uid != pod.uid]
