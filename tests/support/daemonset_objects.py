@@ -2,7 +2,12 @@
 
 import msgspec
 
-from nodewright.controllers.daemonset.model import HASH_LABEL, DaemonSet, Node, Pod, Revision
+from nodewright.controllers.daemonset.eligibility import Verdict
+from nodewright.controllers.daemonset.model import HASH_LABEL, DaemonSet, Node, Pod, Revision, RolloutStatus
+from nodewright.controllers.daemonset.pods import group
+from nodewright.controllers.daemonset.targets import targets_for
+from nodewright.controllers.daemonset.view import View
+from nodewright.kube.times import parse_rfc3339
 
 NOW = "2026-03-01T12:00:00Z"
 TEMPLATE = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
@@ -62,15 +67,25 @@ def pod(
     return msgspec.convert(raw, Pod)
 
 
-def daemonset(template=None, *, uid="uid", selector=None, collision_count=None, deleting=False, **spec):
+def daemonset(
+    template=None,
+    *,
+    uid="uid",
+    selector=None,
+    collision_count=None,
+    deleting=False,
+    status=None,
+    annotations=None,
+    **spec,
+):
     raw = {
-        "metadata": {"name": "ds", "namespace": "ns", "uid": uid, "generation": 1},
+        "metadata": {"name": "ds", "namespace": "ns", "uid": uid, "generation": 1, "annotations": annotations or {}},
         "spec": {
             "selector": selector or {"matchLabels": {"app": "a"}},
             "template": TEMPLATE if template is None else template,
             **spec,
         },
-        "status": {"collisionCount": collision_count},
+        "status": {"collisionCount": collision_count, **(status or {})},
     }
     if deleting:
         raw["metadata"]["deletionTimestamp"] = NOW
@@ -86,3 +101,48 @@ def revision(name, template=None, number=1, hash=None, owner="uid", data=None):
     content = {"spec": {"template": {**(template or TEMPLATE), "$patch": "replace"}}} if data is None else data
     raw = {"metadata": meta, "revision": number, "data": content}
     return msgspec.json.decode(msgspec.json.encode(raw), type=Revision)
+
+
+RUN, STAY, LEAVE = Verdict(True, True), Verdict(False, True, "x"), Verdict(False, False, "x")
+
+
+def view(
+    pods=(),
+    verdicts=None,
+    *,
+    ds=None,
+    rolling=None,
+    strategy="RollingUpdate",
+    hash="new",
+    revisions=("old",),
+    nodes=None,
+    now=NOW,
+    generation=None,
+    status=None,
+    annotations=None,
+    pulled=frozenset(),
+    **spec,
+):
+    """A View: `rolling` and `spec` are in wire names, as is `status`; verdicts say RUN for all nodes with pods."""
+    if ds is None:
+        strategy = {"type": strategy, **({"rollingUpdate": rolling} if rolling is not None else {})}
+        ds = daemonset(updateStrategy=strategy, status=status, annotations=annotations, **spec)
+    if verdicts is None:
+        verdicts = dict.fromkeys(sorted({p.target_node for p in pods} | set(nodes or ())), RUN)
+    found = nodes or {}
+    return View(
+        ds=ds,
+        update=revision(f"ds-{hash}", number=len(revisions) + 1, hash=hash),
+        revisions={name: revision(f"ds-{name}", number=i + 1, hash=name) for i, name in enumerate((*revisions, hash))},
+        nodes={name: found.get(name) or node(name) for name in verdicts},
+        verdicts=verdicts,
+        pods=group(pods),
+        now=parse_rfc3339(now),
+        template_generation=generation,
+        pulled=pulled,
+    )
+
+
+def targets(view, **rollout):
+    """The targets of a rollout that has just begun, or is as far as the fields of RolloutStatus say."""
+    return targets_for(view, RolloutStatus(revision=view.update.hash, **rollout))

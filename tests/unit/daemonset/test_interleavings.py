@@ -11,13 +11,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from nodewright.controllers.daemonset.decide import decide
 from nodewright.controllers.daemonset.eligibility import judge
-from nodewright.controllers.daemonset.manage import Rules, manage
-from nodewright.controllers.daemonset.model import HASH_LABEL, RollingUpdate, Template
+from nodewright.controllers.daemonset.extensions import RollingUpdate
+from nodewright.controllers.daemonset.manage import allows_surge, manage
+from nodewright.controllers.daemonset.model import HASH_LABEL, Template
 from nodewright.controllers.daemonset.pods import group, is_available
-from nodewright.controllers.daemonset.rollout import allows_surge, limits, roll
+from nodewright.controllers.daemonset.rollout import limits
 from nodewright.kube.times import format_rfc3339, parse_rfc3339
-from support.daemonset_objects import NOW, node, pod
+from support.daemonset_objects import NOW, node, pod, view
 
 NODES = [f"n{i}" for i in range(5)]
 EFFECTS = ["NoSchedule", "NoExecute"]
@@ -129,17 +131,23 @@ class Cluster(RuleBasedStateMachine):
     @rule()
     def reconcile(self):
         verdicts = {name: judge(self.template, found) for name, found in self.nodes.items()}
-        rules = Rules(
-            hash=self.hash, min_ready_seconds=self.min_ready, surge=allows_surge(self.rolling), template_generation=None
+        rolling = {"maxUnavailable": self.rolling.max_unavailable, "maxSurge": self.rolling.max_surge}
+        world = view(
+            self.seen.values(),
+            verdicts,
+            nodes=self.nodes,
+            rolling=rolling,
+            hash=self.hash,
+            revisions=[f"gen{i}" for i in range(self.generation)],
+            minReadySeconds=self.min_ready,
+            now=format_rfc3339(self.now),
         )
-        view = group(self.seen.values())
         before = self.running_per_node()
-        plan = manage(verdicts, view, rules, self.now, lambda _node: 0.0)
-        acted = bool(plan.create or plan.delete)
-        if not acted:
-            wanted = [n for n, v in verdicts.items() if v.should_run]
-            lacking = sum(not self.has_available(view, n) for n in wanted)
-            plan = roll(verdicts, view, self.rolling, rules, self.now)
+        decision = decide(world, lambda _node: 0.0)
+        plan = decision.plan
+        if manage(world, decision.targets, lambda _node: 0.0).is_empty:
+            wanted = world.wanted
+            lacking = sum(not self.has_available(world.pods, n) for n in wanted)
             max_unavailable, max_surge = limits(self.rolling, len(wanted))
             if max_surge == 0:
                 taken = sum(is_available(p, self.min_ready, self.now) for p in plan.delete)
@@ -151,7 +159,7 @@ class Cluster(RuleBasedStateMachine):
             self.delete(found)
         if not allows_surge(self.rolling):
             for name in plan.create:  # never beside one that runs, as far as anyone could know
-                assert before.get(name, 0) == 0 or not view.get(name)
+                assert before.get(name, 0) == 0 or not world.pods.get(name)
         assert len(plan.delete) == len({p.metadata.name for p in plan.delete})
         assert len(plan.create) == len(set(plan.create))
 
@@ -159,8 +167,8 @@ class Cluster(RuleBasedStateMachine):
     def hash(self):
         return f"gen{self.generation}"
 
-    def has_available(self, view, name):
-        return any(is_available(p, self.min_ready, self.now) and not p.deleting for p in view.get(name, ()))
+    def has_available(self, found, name):
+        return any(is_available(p, self.min_ready, self.now) and not p.deleting for p in found.get(name, ()))
 
     def running_per_node(self):
         count = {}

@@ -1,23 +1,20 @@
 import pytest
 
-from nodewright.controllers.daemonset.eligibility import Verdict
-from nodewright.controllers.daemonset.manage import Rules, manage
-from nodewright.controllers.daemonset.pods import group
-from nodewright.kube.times import parse_rfc3339
-from support.daemonset_objects import NOW, pod
+from nodewright.controllers.daemonset.extensions import RollingUpdate
+from nodewright.controllers.daemonset.manage import allows_surge, manage
+from support.daemonset_objects import LEAVE, RUN, STAY, pod, targets, view
 
-RUN, STAY, LEAVE = Verdict(True, True), Verdict(False, True, "x"), Verdict(False, False, "x")
 OLDER, NEWER = "2026-03-01T10:00:00Z", "2026-03-01T11:30:00Z"
 
 
-def plan(pods=(), verdicts=None, gate=0.0, **rules):
-    found = manage(
-        {"n1": RUN} if verdicts is None else verdicts,
-        group(pods),
-        Rules(hash="new", **rules),
-        parse_rfc3339(NOW),
-        lambda _node: gate,
-    )
+def managed(pods=(), verdicts=None, gate=0.0, surge=0, **spec):
+    rolling = {"maxUnavailable": 0 if surge else 1, "maxSurge": surge}
+    seen = view(pods, {"n1": RUN} if verdicts is None else verdicts, rolling=rolling, **spec)
+    return manage(seen, targets(seen), lambda _node: gate)
+
+
+def plan(*args, **more):
+    found = managed(*args, **more)
     return found.create, sorted(p.metadata.name for p in found.delete), [e.reason for e in found.events]
 
 
@@ -62,9 +59,7 @@ def test_nodes_are_independent():
 
 
 def test_a_failed_pod_in_back_off_is_left_for_later():
-    found = manage(
-        {"n1": RUN}, group([pod("a", phase="Failed")]), Rules(hash="new"), parse_rfc3339(NOW), lambda _n: 7.5
-    )
+    found = managed([pod("a", phase="Failed")], gate=7.5)
     assert (found.create, found.delete, found.events, found.retry_after) == ([], [], [], 7.5)
 
 
@@ -91,29 +86,30 @@ OLD, NEW = pod("old", hash="old", created=OLDER), pod("new", hash="new", created
     ],
 )
 def test_one_node_with_surge(pods, expected):
-    create, delete, _ = plan(pods, surge=True)
+    create, delete, _ = plan(pods, surge=1)
     assert (create, delete) == expected
 
 
 def test_with_surge_a_new_pod_must_be_available_not_just_ready():
     pods = [OLD, pod("new", created=NEWER, since="2026-03-01T11:59:55Z")]
-    assert plan(pods, surge=True, min_ready_seconds=10)[1] == []
-    assert plan(pods, surge=True, min_ready_seconds=5)[1] == ["old"]
+    assert plan(pods, surge=1, minReadySeconds=10)[1] == []
+    assert plan(pods, surge=1, minReadySeconds=5)[1] == ["old"]
 
 
 def test_with_surge_nothing_starts_where_a_pod_may_only_stay():
-    assert plan([pod("a", deleting=True)], {"n1": STAY}, surge=True)[0] == []
+    assert plan([pod("a", deleting=True)], {"n1": STAY}, surge=1)[0] == []
 
 
 def test_event_texts_are_upstreams():
-    found = manage(
-        {"n1": RUN},
-        group([pod("a", phase="Failed"), pod("b", phase="Succeeded")]),
-        Rules(hash="new"),
-        parse_rfc3339(NOW),
-        lambda _n: 0.0,
-    )
+    found = managed([pod("a", phase="Failed"), pod("b", phase="Succeeded")])
     assert [(e.type, e.message) for e in found.events] == [
         ("Warning", "Found failed daemon pod ns/a on node n1, will try to kill it"),
         ("Normal", "Found succeeded daemon pod ns/b on node n1, will try to delete it"),
     ]
+
+
+def test_allows_surge():
+    assert not allows_surge(RollingUpdate())
+    assert not allows_surge(RollingUpdate(1, "0%"))
+    assert allows_surge(RollingUpdate(0, "1%"))
+    assert allows_surge(RollingUpdate(0, 2))

@@ -1,25 +1,14 @@
 import pytest
 
-from nodewright.controllers.daemonset.eligibility import Verdict
-from nodewright.controllers.daemonset.manage import Rules
-from nodewright.controllers.daemonset.model import RollingUpdate
-from nodewright.controllers.daemonset.pods import group
-from nodewright.controllers.daemonset.rollout import allows_surge, limits, roll, scaled
-from nodewright.kube.times import parse_rfc3339
-from support.daemonset_objects import NOW, pod
-
-RUN, STAY = Verdict(True, True), Verdict(False, True, "x")
+from nodewright.controllers.daemonset.extensions import RollingUpdate
+from nodewright.controllers.daemonset.numbers import scaled
+from nodewright.controllers.daemonset.rollout import limits, roll
+from support.daemonset_objects import RUN, STAY, pod, targets, view
 
 
-def step(pods, unavailable=1, surge=0, verdicts=None, **rules):
-    nodes = sorted({p.target_node for p in pods})
-    found = roll(
-        dict.fromkeys(nodes, RUN) if verdicts is None else verdicts,
-        group(pods),
-        RollingUpdate(unavailable, surge),
-        Rules(hash="new", **rules),
-        parse_rfc3339(NOW),
-    )
+def step(pods, unavailable=1, surge=0, verdicts=None, **more):
+    seen = view(pods, verdicts, rolling={"maxUnavailable": unavailable, "maxSurge": surge}, **more)
+    found = roll(seen, targets(seen))
     return sorted(p.metadata.name for p in found.delete), sorted(found.create)
 
 
@@ -40,13 +29,6 @@ def test_limits_are_never_both_zero():
     assert limits(RollingUpdate(0, 0), 0) == (0, 0)
     assert limits(RollingUpdate(), 5) == (1, 0)
     assert limits(RollingUpdate(0, "10%"), 5) == (0, 1)
-
-
-def test_allows_surge():
-    assert not allows_surge(RollingUpdate())
-    assert not allows_surge(RollingUpdate(1, "0%"))
-    assert allows_surge(RollingUpdate(0, "1%"))
-    assert allows_surge(RollingUpdate(0, 2))
 
 
 def test_one_at_a_time_by_default():
@@ -80,8 +62,8 @@ def test_two_quick_updates_keep_what_is_available():
 
 def test_min_ready_seconds_delays_the_next_step():
     pods = [pod("a", "n1", since="2026-03-01T11:59:55Z"), old("b", "n2", since="2026-03-01T11:00:00Z")]
-    assert step(pods, min_ready_seconds=10) == ([], [])
-    assert step(pods, min_ready_seconds=5) == (["b"], [])
+    assert step(pods, minReadySeconds=10) == ([], [])
+    assert step(pods, minReadySeconds=5) == (["b"], [])
 
 
 def test_done():
@@ -90,8 +72,8 @@ def test_done():
 
 def test_pods_of_the_same_template_generation_are_current():
     pods = [pod("a", "n1", labels={"pod-template-generation": "3"})]
-    assert step(pods, template_generation="3") == ([], [])
-    assert step(pods, template_generation="4") == (["a"], [])
+    assert step(pods, generation="3") == ([], [])
+    assert step(pods, generation="4") == (["a"], [])
 
 
 def test_surge_starts_beside_up_to_its_limit():
@@ -122,3 +104,10 @@ def test_surge_keeps_pods_on_lost_nodes_until_others_make_up_for_them():
     assert step([lost, here], 0, 1, verdicts) == ([], [])
     assert step([lost, pod("b", "n2")], 0, 1, verdicts) == (["a"], [])
     assert step([old("a", "n1", ready=False), here], 0, 1, verdicts) == (["a"], [])
+
+
+def test_a_paused_rollout_replaces_nothing():
+    pods = [old("a", "n1"), old("b", "n2", ready=False), pod("c", "n3")]
+    assert step(pods, 3, paused=True) == ([], [])
+    assert step(pods, 0, 3, paused=True) == ([], [])
+    assert step(pods, 3, annotations={"nodewright.dev/paused": "true"}) == ([], [])

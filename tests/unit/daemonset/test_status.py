@@ -1,19 +1,16 @@
 import msgspec
 
-from nodewright.controllers.daemonset.eligibility import Verdict
-from nodewright.controllers.daemonset.manage import Rules
 from nodewright.controllers.daemonset.model import DaemonSetStatus
-from nodewright.controllers.daemonset.pods import group
 from nodewright.controllers.daemonset.status import compute, with_ready
 from nodewright.kube.times import parse_rfc3339
-from support.daemonset_objects import NOW, daemonset, pod
+from support.daemonset_objects import LEAVE, NOW, RUN, pod, targets, view
 
-RUN, LEAVE = Verdict(True, True), Verdict(False, False, "x")
 MOMENT = parse_rfc3339(NOW)
 
 
-def numbers(pods, verdicts, **rules):
-    s = compute(daemonset(), verdicts, group(pods), Rules(hash="new", **rules), MOMENT)
+def numbers(pods, verdicts, **spec):
+    seen = view(pods, verdicts, **spec)
+    s = compute(seen, targets(seen))
     return {
         "desired": s.desired_number_scheduled,
         "current": s.current_number_scheduled,
@@ -53,7 +50,7 @@ def test_only_the_oldest_pod_of_a_node_counts():
 
 def test_ready_is_not_available_before_min_ready_seconds():
     pods = [pod("a", since="2026-03-01T11:59:55Z")]
-    counted = numbers(pods, {"n1": RUN}, min_ready_seconds=10)
+    counted = numbers(pods, {"n1": RUN}, minReadySeconds=10)
     assert (counted["ready"], counted["available"], counted["unavailable"]) == (1, 0, 1)
 
 

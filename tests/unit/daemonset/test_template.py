@@ -11,7 +11,7 @@ REQUIRED = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operato
 
 
 def make(template=TEMPLATE, node="n1", resource=DAEMONSETS, generation=None):
-    return PodMaker(resource, daemonset(template), "h4sh", generation).pod_for(node)
+    return PodMaker(resource, daemonset(template), template, "h4sh", generation).pod_for(node)
 
 
 def test_metadata():
@@ -67,7 +67,7 @@ def test_the_pod_is_pinned_to_its_target_node():
 
 
 def test_pods_of_one_maker_do_not_share_their_pin():
-    maker = PodMaker(DAEMONSETS, daemonset(), "h")
+    maker = PodMaker(DAEMONSETS, daemonset(), TEMPLATE, "h")
     first, second = maker.pod_for("n1"), maker.pod_for("n2")
     assert msgspec.convert({**first, "status": {}}, Pod).target_node == "n1"
     assert msgspec.convert({**second, "status": {}}, Pod).target_node == "n2"

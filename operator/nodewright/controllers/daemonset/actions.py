@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from nodewright.controllers.daemonset.kinds import Kind
 from nodewright.controllers.daemonset.model import DaemonSet, Pod
-from nodewright.controllers.daemonset.template import PodMaker
+from nodewright.controllers.daemonset.template import PodFactory
 from nodewright.framework.consistency import ConsistencyGuard
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client
@@ -66,7 +66,7 @@ class PodActions:
         self._guard = guard
         self._events = events
 
-    async def apply(self, ds: DaemonSet, maker: PodMaker, create: Sequence[str], delete: Sequence[Pod]) -> None:
+    async def apply(self, ds: DaemonSet, maker: PodFactory, create: Sequence[str], delete: Sequence[Pod]) -> None:
         """Create on these nodes, then delete these pods, at most BURST of each; raises the first failure at the end."""
         errors = await slow_start(create[:BURST], lambda node: self._create(ds, maker, node))
         results = await asyncio.gather(*(self._delete(ds, pod) for pod in delete[:BURST]), return_exceptions=True)
@@ -74,7 +74,7 @@ class PodActions:
         if errors:
             raise errors[0]
 
-    async def _create(self, ds: DaemonSet, maker: PodMaker, node: str) -> None:
+    async def _create(self, ds: DaemonSet, maker: PodFactory, node: str) -> None:
         ref = reference(self._kind, ds)
         try:
             made = await self._client.create(PODS, maker.pod_for(node), ds.metadata.namespace, type=PartialObject)

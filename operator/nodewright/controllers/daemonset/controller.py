@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from nodewright.controllers.daemonset import manage, rollout, status
+from nodewright.controllers.daemonset import status
 from nodewright.controllers.daemonset.actions import PodActions, reference
 from nodewright.controllers.daemonset.backoff import FailureBackoff
 from nodewright.controllers.daemonset.claims import controller
+from nodewright.controllers.daemonset.decide import decide
 from nodewright.controllers.daemonset.eligibility import Verdict
 from nodewright.controllers.daemonset.history import HistoryKeeper, NotYet
 from nodewright.controllers.daemonset.kinds import NODEWRIGHT, Kind
 from nodewright.controllers.daemonset.model import (
     GENERATION_ANNOTATION,
     DaemonSet,
-    DaemonSetStatus,
     Meta,
     Node,
     Pod,
@@ -28,7 +28,8 @@ from nodewright.controllers.daemonset.model import (
 from nodewright.controllers.daemonset.ownership import Ownership
 from nodewright.controllers.daemonset.placement import Placement
 from nodewright.controllers.daemonset.pods import group, ready_since
-from nodewright.controllers.daemonset.template import PodMaker
+from nodewright.controllers.daemonset.template import PodFactory
+from nodewright.controllers.daemonset.view import Decision, View
 from nodewright.framework.controller import Controller, Result
 from nodewright.kube.client import Client
 from nodewright.kube.errors import ApiError
@@ -129,52 +130,50 @@ class DaemonSetController(Controller):
         return await self._sync(ds, current, old, pods)
 
     async def _sync(self, ds: DaemonSet, current: Revision, old: Sequence[Revision], pods: list[Pod]) -> Result | None:
-        now = self._now()
-        generation = ds.metadata.annotations.get(GENERATION_ANNOTATION) if self.kind.template_generation else None
-        rules = manage.Rules(
-            hash=current.hash,
-            min_ready_seconds=ds.spec.min_ready_seconds,
-            surge=rollout.allows_surge(ds.rolling),
-            template_generation=generation,
-        )
-        verdicts = self._placement.verdicts(ds, self.nodes.values())
+        view = self._view(ds, current, old, pods)
+        decision = decide(view, lambda node: self._failure_gate(ds, node))
         failure: Exception | None = None
-        retry_after: float | None = None
         try:
-            retry_after = await self._act(ds, rules, verdicts, pods, now)
-            await self._history.clean(ds, old, pods)
+            await self._carry_out(view, decision)
+            needed = {ds.status.current_revision, decision.targets.stable}
+            await self._history.clean(ds, old, pods, needed)
         except ApiError as error:
             failure = error
-        counted = status.compute(ds, verdicts, group(pods), rules, now)
-        await self._write_status(ds, counted, failure, now)
+        await self._write_status(view, decision, failure)
         if failure is not None:
             raise failure
-        wait = _until_available(pods, rules.min_ready_seconds, now)
-        delays = [d for d in (retry_after, wait) if d is not None]
-        return Result(requeue_after=min(delays)) if delays else None
+        wait = _until_available(pods, ds.spec.min_ready_seconds, view.now)
+        decision.plan.retry(wait)
+        after = decision.plan.retry_after
+        return Result(requeue_after=after) if after is not None else None
 
-    async def _act(
-        self, ds: DaemonSet, rules: manage.Rules, verdicts: dict[str, Verdict], pods: list[Pod], now: datetime
-    ) -> float | None:
-        """Manage, and where that found nothing to do, roll out; gives when to look again at failed pods."""
-        by_node = group(pods)
-        maker = PodMaker(self.kind.resource, ds, rules.hash, rules.template_generation)
+    def _view(self, ds: DaemonSet, current: Revision, old: Sequence[Revision], pods: list[Pod]) -> View:
+        return View(
+            ds=ds,
+            update=current,
+            revisions={revision.hash: revision for revision in (*old, current)},
+            nodes={node.metadata.name: node for node in self.nodes.values()},
+            verdicts=self._placement.verdicts(ds, self.nodes.values()),
+            pods=group(pods),
+            now=self._now(),
+            template_generation=self._generation(ds),
+        )
 
-        def failure_gate(node: str) -> float:
-            key = (ds.metadata.uid, ds.status.observed_generation, node)
-            return self._backoff.check(key, time.monotonic())
+    def _generation(self, ds: DaemonSet) -> str | None:
+        return ds.metadata.annotations.get(GENERATION_ANNOTATION) if self.kind.template_generation else None
 
-        self._backoff.collect(time.monotonic())
-        plan = manage.manage(verdicts, by_node, rules, now, failure_gate)
+    def _failure_gate(self, ds: DaemonSet, node: str) -> float:
+        now = time.monotonic()
+        self._backoff.collect(now)
+        return self._backoff.check((ds.metadata.uid, ds.status.observed_generation, node), now)
+
+    async def _carry_out(self, view: View, decision: Decision) -> None:
+        plan = decision.plan
         for event in plan.events:
-            self.events.event(reference(self.kind, ds), event.type, event.reason, event.message)
-        if plan.create or plan.delete:
-            await self._actions.apply(ds, maker, plan.create, plan.delete)
-        elif ds.spec.update_strategy.type == "RollingUpdate":
-            # Only now: what `manage` just did is not in the caches yet, and a rollout must count it.
-            step = rollout.roll(verdicts, by_node, ds.rolling, rules, now)
-            await self._actions.apply(ds, maker, step.create, step.delete)
-        return plan.retry_after
+            self.events.event(reference(self.kind, view.ds), event.type, event.reason, event.message)
+        if not plan.is_empty:
+            factory = PodFactory(self.kind.resource, view, decision.targets)
+            await self._actions.apply(view.ds, factory, plan.create, plan.delete)
 
     async def _claim_pods(self, ds: DaemonSet) -> list[Pod]:
         return await self._ownership.claim(ds, self._candidates(ds, self.pods), PODS, self.pods, Pod)
@@ -187,23 +186,21 @@ class DaemonSetController(Controller):
             *cache.by_index("owner", f"orphans/{ds.metadata.namespace}"),
         ]
 
-    async def _write_status(
-        self, ds: DaemonSet, counted: DaemonSetStatus, failure: Exception | None, now: datetime
-    ) -> None:
-        generation = ds.metadata.generation
-        if self.kind.conditions:
+    async def _write_status(self, view: View, decision: Decision, failure: Exception | None) -> None:
+        ds, meta = view.ds, view.ds.metadata
+        counted = status.compute(view, decision.targets)
+        if self.kind.extensions:
+            counted = status.with_rollout(counted, view, decision)
             trouble = ("SyncFailed", str(failure)) if failure is not None else None
-            counted = status.with_ready(counted, generation, trouble, now)
-        counted.observed_generation = generation
+            counted = status.with_ready(counted, meta.generation, trouble, view.now)
+        counted.observed_generation = meta.generation
         if counted == ds.status:
             return
         wire: dict[str, Any] = msgspec.to_builtins(counted)
-        if not self.kind.conditions:
-            del wire["conditions"]
         # collisionCount is counted elsewhere, under a precondition; writing it here could undo that.
-        del wire["collisionCount"]
-        body = {"metadata": {"uid": ds.metadata.uid}, "status": wire}
-        meta = ds.metadata
+        for field in ("collisionCount", *(() if self.kind.extensions else status.EXTENSIONS)):
+            del wire[field]
+        body = {"metadata": {"uid": meta.uid}, "status": wire}
         written = await self.client.patch(
             self.kind.resource, meta.name, body, meta.namespace, type=PartialObject, subresource="status"
         )

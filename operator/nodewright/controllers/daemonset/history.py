@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import msgspec
 
@@ -61,9 +61,9 @@ class HistoryKeeper:
             keep = await self._patch(ds, keep, {"revision": history.next_number})
         return keep, history.old
 
-    async def clean(self, ds: DaemonSet, old: Sequence[Revision], pods: Sequence[Pod]) -> None:
-        """Delete the revisions beyond revisionHistoryLimit that no pod needs."""
-        live = revisions.live_hashes(pod.metadata.labels for pod in pods)
+    async def clean(self, ds: DaemonSet, old: Sequence[Revision], pods: Sequence[Pod], needed: Set[str]) -> None:
+        """Delete the revisions beyond revisionHistoryLimit that no pod needs; `needed` are hashes to keep as well."""
+        live = revisions.live_hashes(pod.metadata.labels for pod in pods) | needed
         for revision in revisions.expired(old, ds.spec.revision_history_limit, live):
             await self._delete(ds, revision)
 

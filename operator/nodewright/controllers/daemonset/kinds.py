@@ -12,9 +12,9 @@ class Kind(msgspec.Struct, frozen=True):
 
     resource: Resource
     controller: str  # the controller's name in metrics, logs and events
-    conditions: bool  # whether status conditions are written (apps/v1 has the field, and nobody writes it)
+    extensions: bool  # whether it has our own fields, and status conditions (nobody writes those of apps/v1)
     template_generation: bool  # whether the server maintains the deprecated template generation annotation
 
 
-NODEWRIGHT = Kind(resource=DAEMONSETS, controller="daemonset", conditions=True, template_generation=False)
-APPS = Kind(resource=APPS_DAEMONSETS, controller="apps-daemonset", conditions=False, template_generation=True)
+NODEWRIGHT = Kind(resource=DAEMONSETS, controller="daemonset", extensions=True, template_generation=False)
+APPS = Kind(resource=APPS_DAEMONSETS, controller="apps-daemonset", extensions=False, template_generation=True)

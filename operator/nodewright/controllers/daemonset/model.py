@@ -10,16 +10,34 @@ from typing import ClassVar
 
 import msgspec
 
+from nodewright.controllers.daemonset.extensions import NodeOverride, NodeReadiness, RollingUpdate
 from nodewright.kube.api.base import KubeStruct
 from nodewright.kube.objects import Affinity, Condition, LabelSelector, OwnerReference, Taint, Toleration
 
 HASH_LABEL = "controller-revision-hash"
 GENERATION_LABEL = "pod-template-generation"
 GENERATION_ANNOTATION = "deprecated.daemonset.template.generation"
+# On pods: the node class (see `sizes`) that the pod was made for.
+NODE_CLASS_ANNOTATION = "nodewright.dev/node-class"
+# On pods: the restart counts of containers at the moment of an update in place (see `inplace`).
+IN_PLACE_ANNOTATION = "nodewright.dev/in-place-update"
+# On DaemonSets: paused, the way for kinds without spec.paused.
+PAUSED_ANNOTATION = "nodewright.dev/paused"
+# On DaemonSets: `HASH/N`, step N (from 1) of this revision's rollout need wait no longer for a person.
+RESUMED_STEP_ANNOTATION = "nodewright.dev/resumed-step"
+# On DaemonSets: `HASH`, failures of this revision's pods stop nothing any more.
+RESUMED_FAILURES_ANNOTATION = "nodewright.dev/resumed-failures"
+
+
+class OwnAnnotations(KubeStruct):
+    """The annotations of pods that the controller itself has put there; all others are dropped."""
+
+    node_class: str = msgspec.field(default="", name=NODE_CLASS_ANNOTATION)
+    in_place: str = msgspec.field(default="", name=IN_PLACE_ANNOTATION)
 
 
 class Meta(KubeStruct):
-    """Metadata without annotations and finalizers."""
+    """Metadata without finalizers and foreign annotations."""
 
     name: str = ""
     namespace: str = ""
@@ -28,6 +46,7 @@ class Meta(KubeStruct):
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     labels: dict[str, str] = {}
+    annotations: OwnAnnotations | None = None
     owner_references: list[OwnerReference] = []
 
 
@@ -39,17 +58,43 @@ class PodCondition(KubeStruct):
     last_transition_time: str | None = None
 
 
+class Waiting(KubeStruct):
+    """Why a container does not run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerState(KubeStruct):
+    """Of the three states of a container, the one that tells of trouble."""
+
+    waiting: Waiting | None = None
+
+
+class ContainerStatus(KubeStruct):
+    """A container as the node reports it. `image_id` is set once the image is on the node."""
+
+    name: str = ""
+    restart_count: int = 0
+    ready: bool = False
+    image_id: str = ""
+    state: ContainerState | None = None
+
+
 class PodStatus(KubeStruct):
-    """Phase and conditions."""
+    """Phase, conditions, containers."""
 
     phase: str = "Pending"
     conditions: list[PodCondition] = []
+    init_container_statuses: list[ContainerStatus] = []
+    container_statuses: list[ContainerStatus] = []
 
 
 class PodSpec(KubeStruct):
     """Where the pod runs, or is meant to run."""
 
     node_name: str = ""
+    priority: int = 0
     affinity: Affinity | None = None
 
 
@@ -145,13 +190,6 @@ class Revision(KubeStruct):
         return self.metadata.labels.get(HASH_LABEL, self.metadata.name)
 
 
-class RollingUpdate(KubeStruct):
-    """How many pods may be missing, or extra, during an update: a count or a percentage."""
-
-    max_unavailable: int | str | None = None
-    max_surge: int | str | None = None
-
-
 class UpdateStrategy(KubeStruct):
     """RollingUpdate or OnDelete."""
 
@@ -167,10 +205,28 @@ class DaemonSetSpec(KubeStruct):
     update_strategy: UpdateStrategy = msgspec.field(default_factory=UpdateStrategy)
     min_ready_seconds: int = 0
     revision_history_limit: int | None = None
+    paused: bool = False
+    progress_deadline_seconds: int | None = None
+    run_once: bool = False
+    node_drain: str = "Stay"  # or LeaveLast
+    node_overrides: list[NodeOverride] = []
+    node_readiness: NodeReadiness | None = None
+
+
+class RolloutStatus(KubeStruct):
+    """How far the rollout of a revision is: what must outlive a restart of the controller. Our own kind only."""
+
+    revision: str = ""  # the hash of the revision that all this is about
+    step: int = 0  # how many of spec's steps are done
+    step_ready_time: str | None = None  # since when the running step has its readiness budget
+    progress: int = 0  # the most nodes that were seen updated and available
+    last_progress_time: str | None = None
+    failed_nodes: int = 0  # nodes on which a pod of the revision fails
+    failed_revision: str = ""  # the hash of the revision whose failures have stopped its rollout
 
 
 class DaemonSetStatus(KubeStruct, omit_defaults=False):
-    """The status; upstream writes all counters, zero or not."""
+    """The status; upstream writes all counters, zero or not. What follows the conditions is of our own kind only."""
 
     current_number_scheduled: int = 0
     number_misscheduled: int = 0
@@ -182,6 +238,9 @@ class DaemonSetStatus(KubeStruct, omit_defaults=False):
     number_unavailable: int = 0
     collision_count: int | None = None
     conditions: list[Condition] = []
+    current_revision: str = ""  # the hash of the last revision that was rolled out to its end
+    update_revision: str = ""  # the hash of the revision that holds the current template
+    rollout: RolloutStatus | None = None
 
 
 class DaemonSetMeta(KubeStruct):

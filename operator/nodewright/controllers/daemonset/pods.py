@@ -57,8 +57,8 @@ def is_available(pod: Pod, min_ready_seconds: int, now: datetime) -> bool:
     return since != "" and seconds_since(since, now) >= min_ready_seconds
 
 
-def is_updated(pod: Pod, hash_value: str, template_generation: str | None = None) -> bool:
-    """Whether the pod was made from the current template, by its revision hash or its template generation."""
+def has_hash(pod: Pod, hash_value: str, template_generation: str | None = None) -> bool:
+    """Whether the pod was made from a revision, by its hash or its template generation."""
     labels: Mapping[str, str] = pod.metadata.labels
     if hash_value and labels.get(HASH_LABEL) == hash_value:
         return True

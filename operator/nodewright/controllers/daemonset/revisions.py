@@ -14,7 +14,6 @@ import msgspec
 
 from nodewright.controllers.daemonset.canonical import canonical_bytes
 from nodewright.controllers.daemonset.model import HASH_LABEL, DaemonSet, Revision
-from nodewright.controllers.daemonset.template import owner_reference
 from nodewright.kube.resources import Resource
 
 Json = dict[str, Any]
@@ -26,6 +25,18 @@ _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _NOT_COPIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 _GO_ESCAPES = tuple((c.encode(), f"\\u{ord(c):04x}".encode()) for c in "<>&\u2028\u2029")
+
+
+def owner_reference(resource: Resource, name: str, uid: str) -> Json:
+    """The controller reference that pods and revisions carry."""
+    return {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
 
 
 class History(msgspec.Struct):

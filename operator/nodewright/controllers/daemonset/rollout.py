@@ -7,25 +7,12 @@ can take all pods down (kubernetes#123232).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-
-from nodewright.controllers.daemonset.eligibility import Verdict
-from nodewright.controllers.daemonset.manage import Plan, Rules
-from nodewright.controllers.daemonset.model import Pod, RollingUpdate
-from nodewright.controllers.daemonset.pods import PodsByNode, is_available, is_updated
-
-
-def scaled(value: int | str | None, total: int, default: int) -> int:
-    """A count, or a percentage of `total` rounded up. Text that is neither gives the default."""
-    if value is None:
-        return default
-    if isinstance(value, int):
-        return max(0, value)
-    number = value.removesuffix("%")
-    if number == value or not number.isascii() or not number.isdigit():
-        return default
-    return -(-int(number) * total // 100)
+from nodewright.controllers.daemonset.extensions import RollingUpdate
+from nodewright.controllers.daemonset.model import Pod
+from nodewright.controllers.daemonset.numbers import scaled
+from nodewright.controllers.daemonset.pods import is_available
+from nodewright.controllers.daemonset.targets import is_current
+from nodewright.controllers.daemonset.view import Plan, Targets, View
 
 
 def limits(rolling: RollingUpdate, desired: int) -> tuple[int, int]:
@@ -37,31 +24,24 @@ def limits(rolling: RollingUpdate, desired: int) -> tuple[int, int]:
     return unavailable, surge
 
 
-def allows_surge(rolling: RollingUpdate) -> bool:
-    """Whether maxSurge is above zero; 100 stands for any total."""
-    return scaled(rolling.max_surge, 100, 0) > 0
-
-
-def roll(
-    verdicts: Mapping[str, Verdict], pods: PodsByNode, rolling: RollingUpdate, rules: Rules, now: datetime
-) -> Plan:
+def roll(view: View, targets: Targets) -> Plan:
     """Plan one step of the update."""
-    wanted = [node for node, verdict in verdicts.items() if verdict.should_run]
-    nodes: dict[str, list[Pod]] = {node: [] for node in wanted} | pods
-    max_unavailable, max_surge = limits(rolling, len(wanted))
+    wanted = view.wanted
+    nodes: dict[str, list[Pod]] = {node: [] for node in wanted} | view.pods
+    max_unavailable, max_surge = limits(view.ds.rolling, len(wanted))
     if max_surge == 0:
-        return _replace(nodes, max_unavailable, rules, now)
-    return _surge(nodes, verdicts, max_surge, len(wanted), rules, now)
+        return _replace(view, targets, nodes, max_unavailable)
+    return _surge(view, targets, nodes, max_surge, len(wanted))
 
 
-def _pair(found: list[Pod], rules: Rules) -> tuple[Pod | None, Pod | None] | None:
+def pair(view: View, targets: Targets, node: str, found: list[Pod]) -> tuple[Pod | None, Pod | None] | None:
     """(new, old) of a node, or None when there is more than one of either: `manage` cleans that up first."""
     new: Pod | None = None
     old: Pod | None = None
     for pod in found:
         if pod.deleting:
             continue
-        if is_updated(pod, rules.hash, rules.template_generation):
+        if is_current(view, targets, node, pod):
             if new is not None:
                 return None
             new = pod
@@ -72,38 +52,37 @@ def _pair(found: list[Pod], rules: Rules) -> tuple[Pod | None, Pod | None] | Non
     return new, old
 
 
-def _replace(nodes: dict[str, list[Pod]], max_unavailable: int, rules: Rules, now: datetime) -> Plan:
+def _available(view: View, pod: Pod) -> bool:
+    return is_available(pod, view.ds.spec.min_ready_seconds, view.now)
+
+
+def _replace(view: View, targets: Targets, nodes: dict[str, list[Pod]], max_unavailable: int) -> Plan:
     """Delete old pods while fewer than maxUnavailable nodes lack an available pod; `manage` makes their successors."""
     unavailable = 0
     at_once: list[Pod] = []
     candidates: list[Pod] = []
     for node in sorted(nodes):
-        pair = _pair(nodes[node], rules)
-        if pair is None:
+        found = pair(view, targets, node, nodes[node])
+        if found is None:
             unavailable += 1
             continue
-        new, old = pair
+        new, old = found
         if new is not None and old is None:
-            unavailable += not is_available(new, rules.min_ready_seconds, now)
+            unavailable += not _available(view, new)
         elif new is None and old is not None:
-            if is_available(old, rules.min_ready_seconds, now):
-                candidates.append(old)
-            else:
+            is_held = node in targets.held
+            if not _available(view, old):
                 unavailable += 1
-                at_once.append(old)
+                if not is_held:
+                    at_once.append(old)
+            elif not is_held:
+                candidates.append(old)
         else:
             unavailable += 1  # none, or one of each: `manage` will create or delete here
     return Plan(delete=at_once + candidates[: max(0, max_unavailable - unavailable)])
 
 
-def _surge(
-    nodes: dict[str, list[Pod]],
-    verdicts: Mapping[str, Verdict],
-    max_surge: int,
-    desired: int,
-    rules: Rules,
-    now: datetime,
-) -> Plan:
+def _surge(view: View, targets: Targets, nodes: dict[str, list[Pod]], max_surge: int, desired: int) -> Plan:
     """Start new pods beside old ones, at most `max_surge` at a time; delete an old one once its successor is available.
 
     Where the old pod is not available there is nothing to keep: the new one starts without regard to the limit.
@@ -114,24 +93,26 @@ def _surge(
     candidates: list[str] = []
     leaving: list[Pod] = []
     for node in sorted(nodes):
-        pair = _pair(nodes[node], rules)
-        if pair is None:
+        found = pair(view, targets, node, nodes[node])
+        if found is None:
             surging += 1
             continue
-        new, old = pair
+        new, old = found
         counted = old if old is not None else new
-        counted_available = counted is not None and is_available(counted, rules.min_ready_seconds, now)
+        counted_available = counted is not None and _available(view, counted)
         available += counted_available
         if old is None:
             continue
         if new is not None:
-            if is_available(new, rules.min_ready_seconds, now):
+            if _available(view, new):
                 plan.delete.append(old)
             else:
                 surging += 1
-        elif not (verdict := verdicts.get(node)) or not verdict.should_run:
+        elif not (verdict := view.verdicts.get(node)) or not verdict.should_run:
             if verdict is not None:
                 (leaving if counted_available else plan.delete).append(old)
+        elif node in targets.held:
+            continue
         elif counted_available:
             candidates.append(node)
         else:

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
 
-from nodewright.controllers.daemonset.eligibility import Verdict
-from nodewright.controllers.daemonset.manage import Rules
-from nodewright.controllers.daemonset.model import DaemonSet, DaemonSetStatus
-from nodewright.controllers.daemonset.pods import PodsByNode, is_available, is_ready, is_updated
+from nodewright.controllers.daemonset.model import DaemonSetStatus
+from nodewright.controllers.daemonset.pods import is_available, is_ready
+from nodewright.controllers.daemonset.targets import is_current
+from nodewright.controllers.daemonset.view import Decision, Targets, View
 from nodewright.kube.objects import Condition
 from nodewright.kube.times import format_rfc3339
 
+# Fields of the status that apps/v1 lacks, or that nobody writes there.
+EXTENSIONS = ("conditions", "currentRevision", "updateRevision", "rollout")
 
-def compute(
-    ds: DaemonSet, verdicts: Mapping[str, Verdict], pods: PodsByNode, rules: Rules, now: datetime
-) -> DaemonSetStatus:
-    """Count. Of several pods on a node only the oldest counts. observedGeneration, collisions and conditions stay."""
+
+def compute(view: View, targets: Targets) -> DaemonSetStatus:
+    """Count. Of several pods on a node only the oldest counts. observedGeneration, collisions and conditions stay.
+
+    What is updated is what the current template makes, also where the rollout goes back to another revision.
+    """
+    before = view.ds.status
     status = DaemonSetStatus(
-        observed_generation=ds.status.observed_generation,
-        collision_count=ds.status.collision_count,
-        conditions=ds.status.conditions,
+        observed_generation=before.observed_generation,
+        collision_count=before.collision_count,
+        conditions=before.conditions,
+        current_revision=before.current_revision,
+        update_revision=before.update_revision,
+        rollout=before.rollout,
     )
-    for node, verdict in verdicts.items():
-        found = pods.get(node)
+    newest = msgspec.structs.replace(targets, hash=view.update.hash)
+    for node, verdict in view.verdicts.items():
+        found = view.pods.get(node)
         if not verdict.should_run:
             status.number_misscheduled += bool(found)
             continue
@@ -36,9 +44,24 @@ def compute(
         oldest = found[0]
         if is_ready(oldest):
             status.number_ready += 1
-            status.number_available += is_available(oldest, rules.min_ready_seconds, now)
-        status.updated_number_scheduled += is_updated(oldest, rules.hash, rules.template_generation)
+            status.number_available += is_available(oldest, view.ds.spec.min_ready_seconds, view.now)
+        status.updated_number_scheduled += is_current(view, newest, node, oldest)
     status.number_unavailable = status.desired_number_scheduled - status.number_available
+    return status
+
+
+def with_rollout(status: DaemonSetStatus, view: View, decision: Decision) -> DaemonSetStatus:
+    """Set the revisions, and how far the rollout is.
+
+    The current revision becomes the newest once every node that should has an available pod of it. So for a new
+    DaemonSet it is the first one, from the start: there is nothing else to go back to.
+    """
+    targets, newest = decision.targets, view.update.hash
+    desired = status.desired_number_scheduled
+    is_complete = status.updated_number_scheduled == status.number_available == desired and desired > 0
+    status.update_revision = newest
+    status.current_revision = newest if is_complete else targets.stable
+    status.rollout = decision.rollout
     return status
 
 

@@ -8,31 +8,46 @@ import msgspec
 
 from nodewright.controllers.daemonset.eligibility import default_tolerations
 from nodewright.controllers.daemonset.model import GENERATION_LABEL, HASH_LABEL, DaemonSet
+from nodewright.controllers.daemonset.revisions import owner_reference, template_of
+from nodewright.controllers.daemonset.view import Targets, View
 from nodewright.kube.resources import Resource
 
 Json = dict[str, Any]
 
 
-def owner_reference(resource: Resource, name: str, uid: str) -> Json:
-    """The controller reference that pods and revisions carry."""
-    return {
-        "apiVersion": resource.api_version,
-        "kind": resource.kind,
-        "name": name,
-        "uid": uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+class PodFactory:
+    """Makes the pods of a decision: each node's from the revision, and in the form, that its targets name."""
+
+    def __init__(self, resource: Resource, view: View, targets: Targets) -> None:
+        """`resource` is the kind of DaemonSet that becomes the pods' owner."""
+        self._resource = resource
+        self._view = view
+        self._targets = targets
+        self._makers: dict[str, PodMaker] = {}
+
+    def pod_for(self, node: str) -> Json:
+        """The pod for a node, as JSON."""
+        return self._maker(self._targets.hash_for(node)).pod_for(node)
+
+    def _maker(self, hash_value: str) -> PodMaker:
+        maker = self._makers.get(hash_value)
+        if maker is None:
+            ds, is_update = self._view.ds, hash_value == self._view.update.hash
+            template = None if is_update else template_of(self._view.revisions[hash_value])
+            if template is None:
+                template = msgspec.json.decode(ds.spec.template)
+            generation = self._targets.generation if is_update else None
+            maker = self._makers[hash_value] = PodMaker(self._resource, ds, template, hash_value, generation)
+        return maker
 
 
 class PodMaker:
     """Makes pods of one template; the parts that all nodes share are prepared once."""
 
     def __init__(
-        self, resource: Resource, ds: DaemonSet, hash_value: str, template_generation: str | None = None
+        self, resource: Resource, ds: DaemonSet, template: Json, hash_value: str, template_generation: str | None = None
     ) -> None:
         """`hash_value` becomes the controller-revision-hash label."""
-        template: Json = msgspec.json.decode(ds.spec.template)
         meta: Json = template.get("metadata") or {}
         labels = {**(meta.get("labels") or {}), HASH_LABEL: hash_value}
         if template_generation is not None:
