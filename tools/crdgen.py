@@ -15,6 +15,7 @@ import json
 import sys
 from typing import Any
 
+import crdextensions
 import yaml
 
 Schema = dict[str, Any]
@@ -230,18 +231,17 @@ def spec_schema(generator: Generator) -> Schema:
     ]
     fields["template"]["required"] = ["spec"]
     pod = fields["template"]["properties"]["spec"]["properties"]
-    pod["restartPolicy"]["enum"] = ["Always"]
+    pod["restartPolicy"]["enum"] = ["Always", "OnFailure", "Never"]
     strategy_schema(fields["updateStrategy"])
+    fields["updateStrategy"]["properties"]["rollingUpdate"]["properties"].update(
+        crdextensions.rollout_fields(rule, selector)
+    )
+    fields.update(crdextensions.spec_fields(rule, selector, pod["containers"]["items"]))
     spec["x-kubernetes-validations"] = [
         # Without labels in the template the path of the field would not resolve; the rule names the nearest one that
         # does.
         rule(SELECTOR_MATCHES, "`selector` does not match template `labels`", ".template.metadata.labels"),
-        rule(
-            "!has(self.template.spec.activeDeadlineSeconds)",
-            "activeDeadlineSeconds in DaemonSet is not Supported",
-            ".template.spec.activeDeadlineSeconds",
-            "FieldValueForbidden",
-        ),
+        *crdextensions.spec_rules(rule),
     ]
     return spec
 
@@ -296,6 +296,7 @@ def status_schema(generator: Generator) -> Schema:
     status = generator.resolve("io.k8s.api.apps.v1.DaemonSetStatus")
     status.pop("required", None)
     status["properties"]["conditions"] = CONDITIONS
+    status["properties"].update(crdextensions.status_fields())
     return status
 
 
@@ -321,6 +322,7 @@ def daemonset_crd(generator: Generator) -> Schema:
         column("Images", ".spec.template.spec.containers[*].image", "string", 1),
         column("Selector", ".spec.selector.matchLabels", "string", 1),
         column("Reason", ".status.conditions[?(@.type=='Ready')].reason", "string", 1),
+        column("Rollout", ".status.conditions[?(@.type=='Progressing')].reason", "string", 1),
     ]
     schema = {
         "description": "Runs one pod on every eligible node. Any apps/v1 DaemonSet works with this apiVersion.",

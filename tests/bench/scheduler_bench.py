@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import itertools
 import os
-import statistics
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parent))
 
 import scheduler_lab as lab
+from figures import Comparison, end, print_logs
 from scheduler_contenders import Contender, Ended, kube_scheduler, nodewright
 from scheduler_round import Round, Stalled, drain
 from scheduler_workloads import WORKLOADS, Workload
@@ -66,39 +66,7 @@ class Result(msgspec.Struct):
 def table(rounds: list[Round], workload: Workload) -> str:
     """The rounds of a workload as text; ratios are of medians, against kube-scheduler where it took part."""
     parts = [workload.summary, f"{workload.pods} Pods on {workload.nodes} nodes", f"{os.cpu_count()} cores"]
-    lines = [
-        f"{workload.name}: {', '.join(parts)}",
-        f"{'scheduler':<15} " + " ".join(f"{title:>{_width(title)}}" for title, _, _ in COLUMNS),
-    ]
-    lines += [
-        f"{r.contender:<15} "
-        + " ".join(f"{_text(getattr(r, field), form):>{_width(title)}}" for title, field, form in COLUMNS)
-        for r in rounds
-    ]
-    if {r.contender for r in rounds} == {OURS, THEIRS}:
-        titles = {field: title for title, field, _ in COLUMNS}
-        told = (f"{titles[field]} {ratio(rounds, field):.2f}" for field in RATIOS)
-        lines.append(f"ratio of medians: {', '.join(told)}")
-    return "\n".join(lines)
-
-
-def _text(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _width(title: str) -> int:
-    return max(len(title), 7)
-
-
-def median(rounds: list[Round], contender: str, field: str) -> float:
-    """The median of a field over a contender's rounds."""
-    return statistics.median(getattr(r, field) for r in rounds if r.contender == contender)
-
-
-def ratio(rounds: list[Round], field: str) -> float:
-    """Ours against theirs."""
-    theirs = median(rounds, THEIRS, field)
-    return median(rounds, OURS, field) / theirs if theirs else float("nan")
+    return Comparison("scheduler", OURS, THEIRS, COLUMNS, RATIOS).table(f"{workload.name}: {', '.join(parts)}", rounds)
 
 
 def contenders(only: str | None, *, all_nodes: bool) -> list[Contender]:
@@ -129,12 +97,6 @@ async def run(cluster: LocalCluster, workloads: list[Workload], rounds: int, tak
                 result.rounds.append(done)
                 result.wrong += [f"{title}: {what}" for what in done.wrong]
     return result
-
-
-def print_logs(folder: Path) -> None:
-    """The end of each scheduler's log."""
-    for file in sorted(folder.glob("*.log")):
-        print(f"--- {file.name}\n{file.read_text(errors='replace')[-4000:]}", file=sys.stderr)
 
 
 def measure(workloads: list[Workload], rounds: int, taking_part: list[Contender], *, logs: bool) -> Result:
@@ -170,10 +132,7 @@ def main() -> None:
     else:
         for workload in workloads:
             print(table([r for r in result.rounds if r.workload == workload.name], workload), end="\n\n")
-    for what in result.wrong[:20]:
-        print(f"WRONG: {what}", file=sys.stderr)
-    if result.wrong:
-        sys.exit(f"{len(result.wrong)} things are wrong")
+    end(result.wrong)
 
 
 if __name__ == "__main__":

@@ -33,14 +33,19 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def control_plane() -> Iterator[LocalCluster]:
-    """etcd and kube-apiserver on loopback, in memory; stopped and removed at the end."""
+def control_plane(configure: Callable[[LocalCluster], None] | None = None) -> Iterator[LocalCluster]:
+    """etcd and kube-apiserver on loopback, in memory; stopped and removed at the end.
+
+    `configure` may change configuration files before they start.
+    """
     memory = Path("/dev/shm")
     root = Path(tempfile.mkdtemp(prefix="nodewright-bench-", dir=memory if memory.is_dir() else None))
     cluster = LocalCluster.ensure(Layout(root, "bench"))
     try:
         binaries = Assets().obtain(["etcd", "kube-apiserver"])
         cluster.prepare()
+        if configure is not None:
+            configure(cluster)
         cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
         cluster.start_apiserver(binaries["kube-apiserver"])
         apply_all(cluster.kubeconfig)

@@ -35,6 +35,14 @@ def command(
         str,
         typer.Option("--controllers", metavar="LIST", help="Names by commas; * stands for all, -NAME leaves one out."),
     ] = "*",
+    take_over: Annotated[
+        str,
+        typer.Option(
+            "--take-over",
+            metavar="LIST",
+            help="Serve these kinds of Kubernetes in upstream's place, which must be off there: apps/v1 (DaemonSets).",
+        ),
+    ] = "",
     leader_elect_namespace: Annotated[
         str, typer.Option("--leader-elect-namespace", metavar="NS", help="Namespace of the Lease.")
     ] = "kube-system",
@@ -77,9 +85,10 @@ def command(
     from nodewright.kube.errors import ConfigError
 
     try:
-        chosen = registry.select(controllers.split(","))
+        chosen = registry.select(controllers.split(","), filter(None, map(str.strip, take_over.split(","))))
     except ValueError as error:
-        raise CliError(str(error), "see --controllers in `nodewright operator --help`", USAGE) from None
+        hint = "see --controllers and --take-over in `nodewright operator --help`"
+        raise CliError(str(error), hint, USAGE) from None
     host, port = parse_bind(metrics_bind)
     webhook_options = webhook.options(webhook_bind, webhook_service, webhook_configuration, webhook_secret)
     logs.setup(logging.DEBUG if verbose else logging.INFO)

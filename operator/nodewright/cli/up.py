@@ -30,6 +30,8 @@ from nodewright.controlplane.progress import Progress
 
 # the embedded cluster has no other scheduler, so ours serves the default name too
 _SCHEDULER_NAMES = ("default-scheduler", "nodewright")
+# nor another controller for DaemonSets
+_TAKE_OVER = ("apps/v1",)
 _BINARIES = (ETCD, APISERVER, CONTROLLER_MANAGER, "kubectl")
 
 
@@ -91,7 +93,7 @@ def _bring_up(layout: Layout, nodes: int | None, progress: Progress) -> LocalClu
 
 def start_control_plane(cluster: LocalCluster, binaries: dict[str, Path], progress: Progress) -> None:
     """etcd, kube-apiserver, the cluster's own objects, kube-controller-manager."""
-    from nodewright.controllers.registry import REPLACED
+    from nodewright.controllers import registry
     from nodewright.controlplane.bootstrap import apply_all
 
     with progress.step(ETCD) as step:
@@ -102,7 +104,8 @@ def start_control_plane(cluster: LocalCluster, binaries: dict[str, Path], progre
     with progress.step("roles and custom resources") as step:
         step.result(f"{apply_all(cluster.kubeconfig)} objects applied")
     with progress.step(CONTROLLER_MANAGER) as step:
-        started = cluster.start_controller_manager(binaries[CONTROLLER_MANAGER], replaced=REPLACED, update=step.update)
+        off = registry.replaced(_TAKE_OVER)
+        started = cluster.start_controller_manager(binaries[CONTROLLER_MANAGER], replaced=off, update=step.update)
         step.result(_verb(started))
 
 
@@ -110,7 +113,8 @@ def start_own(cluster: LocalCluster, progress: Progress) -> None:
     """Our operator and our scheduler. One instance each per local cluster, so they need no election."""
     ports = cluster.state.ports
     served = [f"--scheduler-name={name}" for name in _SCHEDULER_NAMES]
-    for name, port, more in ((OPERATOR, ports.operator, []), (SCHEDULER, ports.scheduler, served)):
+    taken = [f"--take-over={','.join(_TAKE_OVER)}"]
+    for name, port, more in ((OPERATOR, ports.operator, taken), (SCHEDULER, ports.scheduler, served)):
         kubeconfig = cluster.layout.kubeconfig(name)
         arguments = [name, f"--kubeconfig={kubeconfig}", "--no-leader-elect", f"--metrics-bind=127.0.0.1:{port}", *more]
         with progress.step(name) as step:

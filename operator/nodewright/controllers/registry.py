@@ -10,12 +10,17 @@ from nodewright.framework.controller import Controller
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A controller: its name, where its class is (imported when wanted), and the upstream controller it replaces."""
+    """A controller: its name, where its class is (imported when wanted), and the upstream controller it replaces.
+
+    One with `take_over` (an API version) serves objects that upstream's controller serves otherwise, so it is off until
+    it is told to take them over.
+    """
 
     name: str
     module: str
     attribute: str
     replaces: str = ""
+    take_over: str = ""
 
     def load(self) -> type[Controller]:
         """Import the class."""
@@ -27,27 +32,49 @@ class Entry(msgspec.Struct, frozen=True):
 
 CONTROLLERS: tuple[Entry, ...] = (
     Entry("daemonset", "nodewright.controllers.daemonset.controller", "DaemonSetController"),
+    Entry(
+        "apps-daemonset",
+        "nodewright.controllers.daemonset.apps",
+        "AppsDaemonSetController",
+        replaces="daemonset-controller",
+        take_over="apps/v1",
+    ),
     Entry("configs", "nodewright.controllers.configs.controller", "ConfigController"),
 )
 
-# Names in kube-controller-manager's --controllers that an embedded cluster switches off, for ours do their work.
-REPLACED: tuple[str, ...] = tuple(entry.replaces for entry in CONTROLLERS if entry.replaces)
+# What can be taken over from upstream's controllers.
+TAKE_OVERS: tuple[str, ...] = tuple(dict.fromkeys(entry.take_over for entry in CONTROLLERS if entry.take_over))
 
 
-def select(wanted: Iterable[str]) -> list[type[Controller]]:
+def replaced(take_over: Iterable[str]) -> tuple[str, ...]:
+    """Names in kube-controller-manager's --controllers that must be off, for ours do their work."""
+    taken = set(take_over)
+    return tuple(e.replaces for e in CONTROLLERS if e.replaces and (not e.take_over or e.take_over in taken))
+
+
+def select(wanted: Iterable[str], take_over: Iterable[str] = ()) -> list[type[Controller]]:
     """Classes for names as in kube-controller-manager's --controllers: `*` all, `name`, `-name` not that one.
 
-    Raises ValueError naming an unknown controller and the known ones.
+    `take_over` switches on what is off without it. Raises ValueError for what is not known, with what is.
     """
-    names = [entry.name for entry in CONTROLLERS]
+    taken = set(take_over)
+    for version in sorted(taken - set(TAKE_OVERS)):
+        raise ValueError(f"{version!r} cannot be taken over; what can is {', '.join(TAKE_OVERS)}")
+    names = {entry.name: entry for entry in CONTROLLERS}
+    on = {entry.name for entry in CONTROLLERS if not entry.take_over or entry.take_over in taken}
     chosen: set[str] = set()
     excluded: set[str] = set()
     for item in (part.strip() for part in wanted):
         if item == "*":
-            chosen.update(names)
+            chosen |= on
             continue
         name = item.removeprefix("-")
         if name not in names:
             raise ValueError(f"unknown controller {name!r}; known are {', '.join(names)}")
-        (excluded if item.startswith("-") else chosen).add(name)
+        if item.startswith("-"):
+            excluded.add(name)
+        elif name not in on:
+            raise ValueError(f"controller {name!r} needs --take-over {names[name].take_over}")
+        else:
+            chosen.add(name)
     return [entry.load() for entry in CONTROLLERS if entry.name in chosen - excluded]

@@ -50,6 +50,7 @@ class Controller:
     """Base of all controllers: a subclass sets `name`, declares caches by `watch` in `__init__`, has `reconcile`."""
 
     name: ClassVar[str]
+    component: ClassVar[str] = ""  # who reports the events; NAME-controller by default
     workers: int = 2
 
     def __init__(self, client: Client, *, identity: str = "") -> None:
@@ -57,7 +58,7 @@ class Controller:
         self.client = client
         self.queue: WorkQueue[str] = WorkQueue(self.name)
         self.guard = ConsistencyGuard()
-        self.events = EventRecorder(client, component=f"{self.name}-controller", instance=identity)
+        self.events = EventRecorder(client, component=self.component or f"{self.name}-controller", instance=identity)
         self.log = logging.getLogger(type(self).__module__)
         self._caches: list[WatchCache[Any]] = []
         self._parked: dict[str, asyncio.Task[None]] = {}
@@ -89,6 +90,15 @@ class Controller:
             indexes=indexes or {},
             name=f"{self.name}/{resource.plural}",
         )
+        return self.share(cache, enqueue=enqueue)
+
+    def share(
+        self, cache: WatchCache[T], *, enqueue: Callable[[T | None, T | None], Iterable[str]] | None = None
+    ) -> WatchCache[T]:
+        """Declare a cache that other controllers of this process may use as well; `enqueue` as in `watch`.
+
+        The process runs a cache once, however many controllers have declared it.
+        """
         compute: Callable[[T | None, T | None], Iterable[str]] = enqueue or _own_key
 
         def on_change(old: T | None, new: T | None) -> None:

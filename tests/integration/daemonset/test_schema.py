@@ -71,7 +71,7 @@ def encoded(resource, obj):
         ((*SPEC, "revisionHistoryLimit"), -1, "spec.revisionHistoryLimit"),
         ((*TEMPLATE, "metadata", "labels"), {"a": "c"}, "spec.template.metadata.labels"),
         ((*TEMPLATE, "metadata"), REMOVED, "spec.template.metadata.labels"),
-        ((*POD, "restartPolicy"), "OnFailure", "spec.template.spec.restartPolicy"),
+        ((*POD, "restartPolicy"), "Sometimes", "spec.template.spec.restartPolicy"),
         ((*POD, "activeDeadlineSeconds"), 5, "spec.template.spec.activeDeadlineSeconds"),
         ((*POD, "containers"), [], "spec.template.spec.containers"),
         ((*CONTAINER, "image"), REMOVED, "spec.template.spec.containers[0].image"),

@@ -213,8 +213,11 @@ class DaemonSetSpec(KubeStruct):
     node_readiness: NodeReadiness | None = None
 
 
-class RolloutStatus(KubeStruct):
-    """How far the rollout of a revision is: what must outlive a restart of the controller. Our own kind only."""
+class RolloutStatus(KubeStruct, omit_defaults=False):
+    """How far the rollout of a revision is: what must outlive a restart of the controller. Our own kind only.
+
+    It is written by merge patch, so what is empty again must be written too.
+    """
 
     revision: str = ""  # the hash of the revision that all this is about
     step: int = 0  # how many of spec's steps are done

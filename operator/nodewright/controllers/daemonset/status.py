@@ -58,7 +58,7 @@ def with_rollout(status: DaemonSetStatus, view: View, decision: Decision) -> Dae
     """
     targets, newest = decision.targets, view.update.hash
     desired = status.desired_number_scheduled
-    is_complete = status.updated_number_scheduled == status.number_available == desired and desired > 0
+    is_complete = status.updated_number_scheduled == status.number_available == desired
     status.update_revision = newest
     status.current_revision = newest if is_complete else targets.stable
     status.rollout = decision.rollout
