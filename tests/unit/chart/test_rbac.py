@@ -27,7 +27,7 @@ USES: dict[tuple[str, str, str], dict[str, Use]] = {
         )
     },
     ("operator", "nodewright.dev", "daemonsets/finalizers"): {
-        "update": (f"{CP}/controllers/daemonset/template.py", r"\"blockOwnerDeletion\": True")
+        "update": (f"{CP}/controllers/daemonset/revisions.py", r"\"blockOwnerDeletion\": True")
     },
     ("operator", "nodewright.dev", "nodeagentconfigs"): dict.fromkeys(
         WATCH, (f"{CP}/controllers/configs/controller.py", r"kopf\.on\.")

@@ -12,6 +12,7 @@ import msgspec
 from nodewright.controllers.daemonset import status
 from nodewright.controllers.daemonset.actions import PodActions, reference
 from nodewright.controllers.daemonset.backoff import FailureBackoff
+from nodewright.controllers.daemonset.caches import Caches
 from nodewright.controllers.daemonset.claims import controller
 from nodewright.controllers.daemonset.decide import decide
 from nodewright.controllers.daemonset.eligibility import Verdict
@@ -34,7 +35,7 @@ from nodewright.framework.controller import Controller, Result
 from nodewright.kube.client import Client
 from nodewright.kube.errors import ApiError
 from nodewright.kube.objects import PartialObject
-from nodewright.kube.resources import CONTROLLERREVISIONS, NODES, PODS
+from nodewright.kube.resources import CONTROLLERREVISIONS, PODS
 from nodewright.kube.times import now as wall_clock
 from nodewright.kube.times import seconds_since
 
@@ -54,11 +55,10 @@ class DaemonSetController(Controller):
             type=DaemonSet,
             indexes={"namespace": lambda ds: (ds.metadata.namespace,)},
         )
-        self.nodes = self.watch(NODES, type=Node, enqueue=self._for_node)
-        self.pods = self.watch(PODS, type=Pod, enqueue=self._for_owned, indexes={"owner": _owner_index})
-        self.revisions = self.watch(
-            CONTROLLERREVISIONS, type=Revision, enqueue=self._for_owned, indexes={"owner": _owner_index}
-        )
+        self._shared = Caches.of(client)
+        self.nodes = self.share(self._shared.nodes, enqueue=self._for_node)
+        self.pods = self.share(self._shared.pods, enqueue=self._for_owned)
+        self.revisions = self.share(self._shared.revisions, enqueue=self._for_owned)
         self._placement = Placement()
         self._backoff = FailureBackoff()
         self._ownership = Ownership(client, self.kind, self.guard)
@@ -205,12 +205,6 @@ class DaemonSetController(Controller):
             self.kind.resource, meta.name, body, meta.namespace, type=PartialObject, subresource="status"
         )
         self.guard.wrote(ds.key, self.daemonsets, written.metadata.resource_version)
-
-
-def _owner_index(obj: Pod | Revision) -> Iterable[str]:
-    """Under its controller's UID, or with the orphans of its namespace."""
-    ref = controller(obj.metadata)
-    return (ref.uid,) if ref is not None else (f"orphans/{obj.metadata.namespace}",)
 
 
 def _pair(verdict: Verdict | None) -> tuple[bool, bool]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from nodewright.controllers.daemonset.availability import is_available, is_ready
 from nodewright.controllers.daemonset.eligibility import Verdict
 from nodewright.controllers.daemonset.extensions import RollingUpdate
 from nodewright.controllers.daemonset.model import Pod
 from nodewright.controllers.daemonset.numbers import scaled
-from nodewright.controllers.daemonset.pods import is_available, is_ready
 from nodewright.controllers.daemonset.targets import is_current
 from nodewright.controllers.daemonset.view import Plan, PodEvent, Targets, View
 
@@ -100,6 +100,6 @@ def surplus(view: View, targets: Targets, node: str, running: list[Pod]) -> list
             old = pod
             continue
         delete.append(pod)
-    if new and old and (not is_ready(old) or is_available(new, view.ds.spec.min_ready_seconds, view.now)):
+    if new and old and (not is_ready(view, old) or is_available(view, new)):
         delete.append(old)
     return delete

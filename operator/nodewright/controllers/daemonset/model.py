@@ -246,6 +246,14 @@ class DaemonSetStatus(KubeStruct, omit_defaults=False):
     rollout: RolloutStatus | None = None
 
 
+class FieldManager(KubeStruct):
+    """Who wrote a part of an object, and when: an entry of managedFields without its fields."""
+
+    manager: str = ""
+    subresource: str = ""
+    time: str | None = None
+
+
 class DaemonSetMeta(KubeStruct):
     """Metadata; annotations are copied to revisions."""
 
@@ -259,6 +267,7 @@ class DaemonSetMeta(KubeStruct):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: list[OwnerReference] = []
+    managed_fields: list[FieldManager] = []
 
 
 class DaemonSet(KubeStruct):

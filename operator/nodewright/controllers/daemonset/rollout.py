@@ -7,10 +7,10 @@ can take all pods down (kubernetes#123232).
 
 from __future__ import annotations
 
+from nodewright.controllers.daemonset.availability import is_available
 from nodewright.controllers.daemonset.extensions import RollingUpdate
 from nodewright.controllers.daemonset.model import Pod
 from nodewright.controllers.daemonset.numbers import scaled
-from nodewright.controllers.daemonset.pods import is_available
 from nodewright.controllers.daemonset.targets import is_current
 from nodewright.controllers.daemonset.view import Plan, Targets, View
 
@@ -52,10 +52,6 @@ def pair(view: View, targets: Targets, node: str, found: list[Pod]) -> tuple[Pod
     return new, old
 
 
-def _available(view: View, pod: Pod) -> bool:
-    return is_available(pod, view.ds.spec.min_ready_seconds, view.now)
-
-
 def _replace(view: View, targets: Targets, nodes: dict[str, list[Pod]], max_unavailable: int) -> Plan:
     """Delete old pods while fewer than maxUnavailable nodes lack an available pod; `manage` makes their successors."""
     unavailable = 0
@@ -68,10 +64,10 @@ def _replace(view: View, targets: Targets, nodes: dict[str, list[Pod]], max_unav
             continue
         new, old = found
         if new is not None and old is None:
-            unavailable += not _available(view, new)
+            unavailable += not is_available(view, new)
         elif new is None and old is not None:
             is_held = node in targets.held
-            if not _available(view, old):
+            if not is_available(view, old):
                 unavailable += 1
                 if not is_held:
                     at_once.append(old)
@@ -99,12 +95,12 @@ def _surge(view: View, targets: Targets, nodes: dict[str, list[Pod]], max_surge:
             continue
         new, old = found
         counted = old if old is not None else new
-        counted_available = counted is not None and _available(view, counted)
+        counted_available = counted is not None and is_available(view, counted)
         available += counted_available
         if old is None:
             continue
         if new is not None:
-            if _available(view, new):
+            if is_available(view, new):
                 plan.delete.append(old)
             else:
                 surging += 1

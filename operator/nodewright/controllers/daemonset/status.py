@@ -6,8 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from nodewright.controllers.daemonset.availability import is_available, is_ready
 from nodewright.controllers.daemonset.model import DaemonSetStatus
-from nodewright.controllers.daemonset.pods import is_available, is_ready
 from nodewright.controllers.daemonset.targets import is_current
 from nodewright.controllers.daemonset.view import Decision, Targets, View
 from nodewright.kube.objects import Condition
@@ -42,9 +42,9 @@ def compute(view: View, targets: Targets) -> DaemonSetStatus:
             continue
         status.current_number_scheduled += 1
         oldest = found[0]
-        if is_ready(oldest):
+        if is_ready(view, oldest):
             status.number_ready += 1
-            status.number_available += is_available(oldest, view.ds.spec.min_ready_seconds, view.now)
+            status.number_available += is_available(view, oldest)
         status.updated_number_scheduled += is_current(view, newest, node, oldest)
     status.number_unavailable = status.desired_number_scheduled - status.number_available
     return status
