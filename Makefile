@@ -49,7 +49,7 @@ integration: assets   ## real kube-apiserver, etcd and kube-scheduler, real name
 	@$(BIN)/nodewright assets kube-scheduler
 	$(PYTEST) tests/integration tests/uml tests/differential $(call again,$(PYTEST) --last-failed tests/integration tests/uml tests/differential)
 
-differential-nightly: assets   ## our scheduler against kube-scheduler: thousands of random cases, other ones each time
+differential-nightly: assets   ## our scheduler and DaemonSet controller against upstream's: many random cases, other ones each time
 	@$(BIN)/nodewright assets kube-scheduler
 	NODEWRIGHT_DIFFERENTIAL_CASES=$${NODEWRIGHT_DIFFERENTIAL_CASES:-2000} $(PYTEST) tests/differential
 

@@ -27,12 +27,14 @@ build_images() {
   "$root/tools/images/build.sh" --tag "$version" >"$work/images.log" 2>&1 || { tail -20 "$work/images.log" >&2; fail "the images could not be built" "$work/images.log"; }
   cat "$work/images.log"
   "$root/.venv/bin/nodewright" image demo "$work/demo.tar" >/dev/null
+  "$root/.venv/bin/nodewright" image demo --as localhost/nodewright-demo:2 "$work/demo-2.tar" >/dev/null
 }
 
 load_images() {
   step "loading the images into the nodes"
   inside "$kind" load docker-image --name "$cluster" nodewright/operator:"$version" nodewright/agent:"$version"
   inside "$kind" load image-archive --name "$cluster" "$work/demo.tar"
+  inside "$kind" load image-archive --name "$cluster" "$work/demo-2.tar"
 }
 
 # Same tag, other image: an annotation with the image's id has Helm replace the Pods exactly when it has changed.

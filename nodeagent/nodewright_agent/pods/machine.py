@@ -248,7 +248,8 @@ class _Round:
 
     def _ensure_image(self, container: Container) -> None:
         image = self.state.images.get(container.name)
-        if image is None or image.due(self.now):
+        changed = image is not None and image.image != container.image and image.state is not StepState.BUSY
+        if image is None or changed or image.due(self.now):
             self.decision.actions.append(EnsureImage(container.name))
 
 

@@ -44,6 +44,8 @@ class ImageStep(Step):
 
     reason: str = ""
     failed_at: float = 0.0
+    image: str = ""
+    """What the pod called it when the step was taken: the image of a pod's container may be changed."""
 
 
 @dataclass(slots=True)

@@ -44,8 +44,12 @@ class Starter:
     def ensure_image(self, name: str) -> None:
         """Begin to find or pull a container's image; the last failure stays visible meanwhile."""
         images = self._worker.state.images
+        container = find_container(self._worker.pod, name)
+        assert container is not None
         old = images.get(name) or ImageStep()
-        images[name] = ImageStep(StepState.BUSY, old.message, 0.0, old.reason, old.failed_at)
+        if old.image != container.image:
+            old = ImageStep()
+        images[name] = ImageStep(StepState.BUSY, old.message, 0.0, old.reason, old.failed_at, container.image)
         self._worker.spawn(f"image {name}", self._ensure_image(name))
 
     def start(self, name: str) -> None:
@@ -87,10 +91,11 @@ class Starter:
             entry = advance(self._image_backoffs.get(container.image), now, now, worker.deps.image_backoff)
             self._image_backoffs[container.image] = entry
             worker.event("Warning", "Failed", f"Error: {problem.reason}", name)
-            images[name] = ImageStep(StepState.FAILED, problem.message, now + entry.delay, problem.reason, now)
+            retry_at = now + entry.delay
+            images[name] = ImageStep(StepState.FAILED, problem.message, retry_at, problem.reason, now, container.image)
         else:
             self._image_backoffs.pop(container.image, None)
-            images[name] = ImageStep(StepState.READY)
+            images[name] = ImageStep(StepState.READY, image=container.image)
             worker.deps.tracer.mark(worker.uid, f"image ready {name}")
 
     async def _start(self, name: str) -> None:
@@ -124,7 +129,9 @@ class Starter:
         else:
             attempt = before.attempt + 1
             policy = worker.deps.settings.crash
-            entry = advance(state.backoffs.get(name), before.finished_at, worker.deps.clock(), policy)
+            # Another image is another container, as for kubelet: its crashes have nothing to do with those before.
+            last = state.backoffs.get(name) if before.image == container.image else None
+            entry = advance(last, before.finished_at, worker.deps.clock(), policy)
             state.backoffs[name] = entry
         # 32 digits, where others have 64: the id is part of socket paths, which are limited to 107 bytes.
         run = Instance(secrets.token_hex(16), name, attempt, image=container.image)

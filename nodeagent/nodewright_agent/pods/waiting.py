@@ -28,7 +28,7 @@ class Waiting:
 def for_backoff(pod: Pod, container: Container, state: PodState, now: float, policy: BackoffPolicy) -> Waiting | None:
     """Return the wait after a crash; None when the container may be started again."""
     run = state.latest(container.name)
-    if run is None or run.running:
+    if run is None or run.running or run.image != container.image:
         return None
     entry = state.backoffs.get(container.name)
     until = blocked_until(entry, run.finished_at, now, policy)
@@ -53,7 +53,7 @@ def for_failure(container: Container, state: PodState, now: float) -> Waiting | 
 def for_image(container: Container, state: PodState, now: float) -> Waiting | None:
     """Return the wait for the image, with an empty reason while nothing has gone wrong; None when it is there."""
     image = state.images.get(container.name)
-    if image is None or image.state is StepState.NONE:
+    if image is None or image.state is StepState.NONE or image.image != container.image:
         return Waiting("")
     if image.state is StepState.READY:
         return None

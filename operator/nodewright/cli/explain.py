@@ -1,4 +1,4 @@
-"""`nodewright explain pod`: why the scheduler puts a Pod where it is, or nowhere."""
+"""`nodewright explain pod`: why the scheduler puts a Pod where it is, or nowhere. `explain daemonset` is beside it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nodewright.cli import explaindaemonset
 from nodewright.cli.options import Output, StateDir
 from nodewright.cli.output import USAGE, CliError, Format, emit
 from nodewright.cli.target import All, ClusterName, Kubeconfig, config_of, read_documents
@@ -25,7 +26,10 @@ app = typer.Typer(no_args_is_help=True, help="Say why something was decided.")
 
 @app.callback()
 def _root() -> None:
-    """Say why the scheduler put a Pod where it is, or nowhere."""
+    """Say why a Pod is where it is, or why nodes have or have not a Pod of a DaemonSet."""
+
+
+app.command("daemonset")(explaindaemonset.command)
 
 
 @app.command("pod")

@@ -116,13 +116,16 @@ def demo(
     busybox: Annotated[
         Path | None, typer.Option("--busybox", metavar="FILE", help="A static busybox; default: the one in PATH.")
     ] = None,
+    called: Annotated[
+        str, typer.Option("--as", metavar="IMAGE", help="The image's name: another one makes it another version.")
+    ] = "localhost/nodewright-demo:1",
 ) -> None:
     """Make the demo image from Debian's busybox-static: a small web server that says who answered."""
     from nodewright_agent.runtime.images import demo as image
     from nodewright_agent.runtime.images.errors import ImageError
 
     try:
-        image.write(out, busybox)
+        image.write(out, busybox, called)
     except ImageError as error:
         raise CliError(str(error), "apt-get install busybox-static", PRECONDITION) from None
     except OSError as error:
@@ -130,7 +133,7 @@ def demo(
         reading = busybox is not None and error.filename == str(busybox)
         what = f"cannot read {busybox}" if reading else f"cannot write {out}"
         raise CliError(f"{what}: {error.strerror}") from None
-    stdout().print(f"{image.DEMO_IMAGE} written to {out}", markup=False)
+    stdout().print(f"{called} written to {out}", markup=False)
 
 
 def _folder(name: str, state_dir: Path | None, root: Path | None, *, must_exist: bool = False) -> Path:

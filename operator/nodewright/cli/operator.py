@@ -44,7 +44,8 @@ def command(
         ),
     ] = "",
     leader_elect_namespace: Annotated[
-        str, typer.Option("--leader-elect-namespace", metavar="NS", help="Namespace of the Lease.")
+        str,
+        typer.Option("--leader-elect-namespace", metavar="NS", help="Namespace of the Lease, and of the operator."),
     ] = "kube-system",
     webhook_bind: Annotated[
         str,
@@ -102,7 +103,7 @@ def command(
         exit_timeout=30.0,
     )
     try:
-        process.run(options, chosen, webhook.reviewers)
+        process.run(options, registry.placed(chosen, leader_elect_namespace), webhook.reviewers)
     except ConfigError as error:
         raise CliError(str(error), "give --kubeconfig FILE or set KUBECONFIG", PRECONDITION) from None
     except LeadershipLost as error:

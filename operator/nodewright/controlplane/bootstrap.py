@@ -1,8 +1,9 @@
-"""Applying the objects that every cluster has: our roles and our CustomResourceDefinitions."""
+"""Applying the objects that every cluster has: our roles, CustomResourceDefinitions and admission policies."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,16 @@ from nodewright.controlplane import manifests
 from nodewright.controlplane.errors import ControlPlaneError, StartTimeout
 from nodewright.kube import config as kubeconfigs
 from nodewright.kube.client import Client
-from nodewright.kube.errors import ApiError
-from nodewright.kube.resources import CRDS, Resource
+from nodewright.kube.errors import ApiError, NotFound
+from nodewright.kube.resources import (
+    CONFIGMAPS,
+    CRDS,
+    MUTATINGADMISSIONPOLICIES,
+    MUTATINGADMISSIONPOLICYBINDINGS,
+    Resource,
+)
+
+log = logging.getLogger(__name__)
 
 FIELD_MANAGER = "nodewright-up"
 _ESTABLISH_TIMEOUT = 30.0  # seconds
@@ -23,7 +32,12 @@ _KINDS = {
     "ClusterRoleBinding": Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False),
     "Role": Resource(_RBAC, "v1", "roles", "Role", True),
     "RoleBinding": Resource(_RBAC, "v1", "rolebindings", "RoleBinding", True),
+    "ConfigMap": CONFIGMAPS,
+    "MutatingAdmissionPolicy": MUTATINGADMISSIONPOLICIES,
+    "MutatingAdmissionPolicyBinding": MUTATINGADMISSIONPOLICYBINDINGS,
 }
+# What kube-apiserver has since 1.36.
+_NEWER = (MUTATINGADMISSIONPOLICIES, MUTATINGADMISSIONPOLICYBINDINGS)
 
 
 def apply_all(kubeconfig: Path) -> int:
@@ -32,7 +46,7 @@ def apply_all(kubeconfig: Path) -> int:
 
 
 async def _apply_all(kubeconfig: Path) -> int:
-    objects = [*manifests.crds(), *manifests.rbac()]
+    objects = [*manifests.crds(), *manifests.rbac(), *manifests.node_readiness()]
     async with Client(kubeconfigs.load(kubeconfig)) as client:
         try:
             async with asyncio.timeout(_ESTABLISH_TIMEOUT), asyncio.TaskGroup() as tasks:
@@ -49,7 +63,13 @@ async def _apply_all(kubeconfig: Path) -> int:
 async def _apply(client: Client, wanted: dict[str, Any]) -> None:
     """Apply one object; a CRD is waited for, since writing its kind before it is served fails."""
     resource = _KINDS[wanted["kind"]]
-    made: dict[str, Any] = await client.apply(resource, wanted, field_manager=FIELD_MANAGER)
+    try:
+        made: dict[str, Any] = await client.apply(resource, wanted, field_manager=FIELD_MANAGER)
+    except NotFound:
+        if resource not in _NEWER:
+            raise
+        log.info("this kube-apiserver has no %s: new Nodes get no startup taints", resource.plural)
+        return
     while resource is CRDS and not _established(made):
         await asyncio.sleep(_POLL)
         made = await client.get(CRDS, made["metadata"]["name"])

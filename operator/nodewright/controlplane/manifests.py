@@ -1,6 +1,6 @@
 """Objects that every cluster of ours has from its first start: identities' rights, by least privilege.
 
-The rules live in rbac.yaml next to this file, read as package data; CRDs come from `nodewright.crds`.
+They live in YAML files next to this one, read as package data; CRDs come from `nodewright.crds`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ import yaml
 
 def rbac() -> list[dict[str, Any]]:
     """Roles and bindings of the embedded cluster."""
-    text = resources.files("nodewright.controlplane").joinpath("rbac.yaml").read_text()
+    return _read("rbac.yaml")
+
+
+def node_readiness() -> list[dict[str, Any]]:
+    """The policy that gives new nodes startup taints, its binding, and the ConfigMap that names them."""
+    return _read("nodereadiness.yaml")
+
+
+def _read(name: str) -> list[dict[str, Any]]:
+    text = resources.files("nodewright.controlplane").joinpath(name).read_text()
     return [document for document in yaml.safe_load_all(text) if document]
 
 

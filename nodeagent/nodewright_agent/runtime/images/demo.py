@@ -123,7 +123,7 @@ def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": f"sha256:{_sha256(data)}", "size": len(data)}
 
 
-def write(output: Path, busybox: Path | None = None) -> None:
+def write(output: Path, busybox: Path | None = None, name: str = DEMO_IMAGE) -> None:
     """Write the demo image's archive; raises ErrImagePull when there is no static busybox (Debian: busybox-static)."""
     found = busybox or shutil.which("busybox")
     if found is None:
@@ -131,4 +131,4 @@ def write(output: Path, busybox: Path | None = None) -> None:
     program = Path(found).read_bytes()
     if b"/ld-linux" in program[:4096] or b"/ld-musl" in program[:4096]:
         raise ErrImagePull(f"{found} is not a static program; install Debian's busybox-static")
-    write_atomically(output, build(program), mode=0o644, sync=False)
+    write_atomically(output, build(program, name), mode=0o644, sync=False)

@@ -27,7 +27,7 @@ def check_containers(spec: Json, path: str) -> list[Cause]:
     for where, container in [*regular, *first]:
         causes += _check_ports(container, where)
         causes += _check_mounts(container, where, volumes)
-        causes += _check_resources(child(container, "resources"), f"{where}.resources")
+        causes += check_resources(child(container, "resources"), f"{where}.resources")
     # Regular containers run together, init containers one by one: each of those may have the host's port for itself.
     causes += _check_host_ports(regular)
     for one in first:
@@ -112,7 +112,8 @@ def _check_mounts(container: Json, path: str, volumes: set[Any]) -> list[Cause]:
     return causes
 
 
-def _check_resources(resources: Json, path: str) -> list[Cause]:
+def check_resources(resources: Json, path: str) -> list[Cause]:
+    """Faults of a container's requests and limits."""
     causes: list[Cause] = []
     limits, requests = child(resources, "limits"), child(resources, "requests")
     for kind, amounts in (("limits", limits), ("requests", requests)):
