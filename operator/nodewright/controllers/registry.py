@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 
@@ -39,6 +41,7 @@ CONTROLLERS: tuple[Entry, ...] = (
         replaces="daemonset-controller",
         take_over="apps/v1",
     ),
+    Entry("node-readiness", "nodewright.controllers.daemonset.nodetaints", "NodeTaintController"),
     Entry("configs", "nodewright.controllers.configs.controller", "ConfigController"),
 )
 
@@ -78,3 +81,8 @@ def select(wanted: Iterable[str], take_over: Iterable[str] = ()) -> list[type[Co
         else:
             chosen.add(name)
     return [entry.load() for entry in CONTROLLERS if entry.name in chosen - excluded]
+
+
+def placed(classes: Iterable[type[Controller]], namespace: str) -> list[Callable[..., Controller]]:
+    """The classes as factories; those that keep objects of their own get the operator's namespace."""
+    return [partial(cast(Any, cls), namespace=namespace) if cls.keeps_objects else cls for cls in classes]

@@ -3,6 +3,9 @@
 A write is known by the resourceVersion of its answer: the cache is new enough once it has seen that version or a later
 one, be it by a bookmark. A deletion has no such version (the object may be gone, or may get a deletionTimestamp); it is
 known by name and UID: the cache is new enough once that very object is gone, or is marked as being deleted.
+
+A write whose answer was lost may have been done: of that only the API server can tell. The guard remembers that there
+is a doubt; whoever acts on the cache asks the server first, records what the cache must show, and dispels the doubt.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ class ConsistencyGuard:
         self._watched: set[SeenCache] = set()
         self._changed: dict[Hashable, asyncio.Event] = {}
         self._newest: dict[SeenCache, int] = {}
+        self._doubts: set[tuple[Hashable, SeenCache]] = set()
 
     def watch(self, cache: SeenCache) -> None:
         """Let deletions be recorded against this cache. To be called before the cache runs."""
@@ -79,8 +83,21 @@ class ConsistencyGuard:
         self._pending.setdefault(key, _Pending()).deletions[(cache, object_key)] = uid
         self._deleting.setdefault((cache, object_key), set()).add(key)
 
+    def doubt(self, key: Hashable, cache: SeenCache) -> None:
+        """Record a write of which nobody knows whether it was done."""
+        self._doubts.add((key, cache))
+
+    def in_doubt(self, key: Hashable, cache: SeenCache) -> bool:
+        """Whether the API server has to be asked before this cache is acted on."""
+        return (key, cache) in self._doubts
+
+    def dispel(self, key: Hashable, cache: SeenCache) -> None:
+        """The server was asked, and what the cache must show is recorded."""
+        self._doubts.discard((key, cache))
+
     def forget(self, key: Hashable) -> None:
         """Drop what is recorded for the key (its object is gone)."""
+        self._doubts = {doubt for doubt in self._doubts if doubt[0] != key}
         pending = self._pending.pop(key, None)
         if pending is None:
             return

@@ -51,6 +51,7 @@ class Controller:
 
     name: ClassVar[str]
     component: ClassVar[str] = ""  # who reports the events; NAME-controller by default
+    keeps_objects: ClassVar[bool] = False  # made with `namespace`, where the operator has objects of its own
     workers: int = 2
 
     def __init__(self, client: Client, *, identity: str = "") -> None:

@@ -212,7 +212,7 @@ class Operator:
         if self._definitions is not None and self._definitions.missing:
             return f"no CustomResourceDefinition yet: {', '.join(self._definitions.names())}"
         waiting = [cache.name for c in self._controllers for cache in c.caches() if not cache.has_synced]
-        return f"not synced: {', '.join(waiting)}" if waiting else None
+        return f"not synced: {', '.join(dict.fromkeys(waiting))}" if waiting else None
 
     def _dead_workers(self) -> str | None:
         dead = [task.get_name() for task in (*self._workers, *self._background) if task.done()]

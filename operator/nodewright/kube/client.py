@@ -60,6 +60,7 @@ class Client:
         """Take the connection settings; `qps` None means that only the server limits us."""
         self.config = config
         self._user_agent = user_agent
+        self._quick: list[QuickPoster] = []
         self._http = Transport(
             config, user_agent=user_agent, qps=qps, burst=burst or int(qps or 1), max_connections=max_connections
         )
@@ -74,11 +75,15 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections; requests under way fail."""
+        for quick in self._quick:
+            await quick.close()
         await self._http.close()
 
     def quick_poster(self, connections: int) -> QuickPoster:
-        """A way to the same server for many small POSTs; the caller closes it."""
-        return QuickPoster(self.config, user_agent=self._user_agent, connections=connections)
+        """A way to the same server for many small writes; closed with this client, or before."""
+        quick = QuickPoster(self.config, user_agent=self._user_agent, connections=connections)
+        self._quick.append(quick)
+        return quick
 
     async def request(
         self,
@@ -90,10 +95,21 @@ class Client:
         content_type: str = _JSON,
         accept: str = _JSON,
         timeout: float | None = None,
+        retry_busy: bool = True,
     ) -> bytes:
-        """Send any request, and give the body of the answer."""
+        """Send any request, and give the body of the answer.
+
+        Without `retry_busy` an answer 429 is raised at once: for evictions it is what a disruption budget says.
+        """
         return await self._http.request(
-            method, path, params=params, body=body, content_type=content_type, accept=accept, timeout=timeout
+            method,
+            path,
+            params=params,
+            body=body,
+            content_type=content_type,
+            accept=accept,
+            timeout=timeout,
+            retry_busy=retry_busy,
         )
 
     async def stream(

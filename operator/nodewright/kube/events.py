@@ -185,7 +185,8 @@ class EventRecorder:
     async def _serve(self, lane: _Lane) -> None:
         while True:
             while lane.queue:
-                await self._handle(lane, lane.queue.popleft())
+                for verdict, event in self._take(lane):
+                    await self._post(verdict, event)
             lane.idle.set()
             lane.wake.clear()
             if lane.series is None or not len(lane.series):
@@ -198,19 +199,33 @@ class EventRecorder:
                 for event in lane.series.finished(self._steady()):
                     await self._post(Verdict.PATCH, event)
 
-    async def _handle(self, lane: _Lane, event: Event | EventV1) -> None:
-        now = self._steady()
-        verdict: Verdict
-        result: Event | EventV1
-        if isinstance(event, Event):
-            verdict, result = lane.core.correlate(event, now)
+    def _take(self, lane: _Lane) -> list[tuple[Verdict, Event | EventV1]]:
+        """What to post for all that is queued: of several news of one core event only the last, which counts them all.
+
+        So a burst of similar events costs a few requests, however fast it comes.
+        """
+        taken: dict[object, tuple[Verdict, Event | EventV1]] = {}
+        while lane.queue:
+            verdict, event = self._correlate(lane, lane.queue.popleft())
             if verdict is Verdict.SKIP:
-                metrics.EVENTS_DROPPED.labels("spam").inc()
-        else:
+                continue
+            if not isinstance(event, Event):
+                taken[len(taken)] = verdict, event
+                continue
+            key = key_of(event)
+            earlier = taken.get(key)
+            taken[key] = verdict if earlier is None else earlier[0], event
+        return list(taken.values())
+
+    def _correlate(self, lane: _Lane, event: Event | EventV1) -> tuple[Verdict, Event | EventV1]:
+        now = self._steady()
+        if isinstance(event, EventV1):
             assert lane.series is not None
-            verdict, result = lane.series.correlate(event, now)
-        if verdict is not Verdict.SKIP:
-            await self._post(verdict, result)
+            return lane.series.correlate(event, now)
+        verdict, result = lane.core.correlate(event, now)
+        if verdict is Verdict.SKIP:
+            metrics.EVENTS_DROPPED.labels("spam").inc()
+        return verdict, result
 
     async def _post(self, verdict: Verdict, event: Event | EventV1) -> None:
         backoff = self._retry()

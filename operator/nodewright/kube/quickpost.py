@@ -1,8 +1,8 @@
-"""Small writes at a high rate: POSTs over connections of their own, without what a general client does for each.
+"""Small writes at a high rate: requests over connections of their own, without what a general client does for each.
 
 A general client costs about 0.3 ms of CPU per request, which is most of what a scheduler spends on a Pod; this costs a
-third of it. It knows one kind of request and reads of the answer no more than the status. Whatever is not plain (no
-connection, a refusal, a proxy in between) it leaves to `Client`, which tries again and tells why.
+third of it. It knows one kind of request, with a JSON body, and reads of the answer the status and the body. Whatever
+is not plain (no connection, a refusal, a proxy in between) is for `Client`, which tries again and tells why.
 """
 
 from __future__ import annotations
@@ -12,14 +12,25 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
+import msgspec
+
 from nodewright.kube import metrics
 from nodewright.kube.config import Config
 from nodewright.kube.errors import ConfigError
 
 CONNECT_TIMEOUT = 10.0
+# In place of a status: the write may or may not have been done; or it surely was not, for nothing was sent.
 NO_ANSWER = 0
-# More of headers or body than any answer to a POST needs.
+NOT_SENT = -1
+# More of headers or body than any answer to a write needs.
 _LIMIT = 1 << 20
+
+
+class Answer(msgspec.Struct, gc=False):
+    """An HTTP status, or NO_ANSWER or NOT_SENT, and the body that came with it."""
+
+    status: int
+    body: bytes = b""
 
 
 class ProtocolError(Exception):
@@ -31,7 +42,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._waiter: asyncio.Future[int] | None = None
+        self._waiter: asyncio.Future[Answer] | None = None
         self._transport: asyncio.Transport | None = None
         self._keeps = True
 
@@ -52,18 +63,18 @@ class _Connection(asyncio.Protocol):
             self.abort()  # nobody asked
             return
         try:
-            status = self._answer()
+            answer = self._answer()
         except (ProtocolError, ValueError) as error:
             self._fail(error)
             self.abort()
             return
-        if status is not None:
+        if answer is not None:
             waiter, self._waiter = self._waiter, None
             if not waiter.done():
-                waiter.set_result(status)
+                waiter.set_result(answer)
 
-    def exchange(self, request: bytes) -> asyncio.Future[int]:
-        """Send a request; the future gets the status once the answer has been read to its end."""
+    def exchange(self, request: bytes) -> asyncio.Future[Answer]:
+        """Send a request; the future gets the answer once it has been read to its end."""
         assert self._transport is not None
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -81,8 +92,8 @@ class _Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
 
-    def _answer(self) -> int | None:
-        """The status, once the whole answer is there; the next one starts with an empty buffer."""
+    def _answer(self) -> Answer | None:
+        """The answer, once all of it is there; the next one starts with an empty buffer."""
         while True:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
@@ -101,30 +112,33 @@ class _Connection(asyncio.Protocol):
         for line in lines[1:]:
             name, _, value = line.partition(b":")
             headers[name.strip().lower()] = value.strip().lower()
-        length = self._body_length(headers, status, end + 4)
-        if length is None:
+        found = self._body(headers, status, end + 4)
+        if found is None:
             return None
-        if len(self._buffer) != end + 4 + length:
+        body, stop = found
+        if len(self._buffer) != stop:
             raise ProtocolError("more than one answer")
         self._buffer.clear()
         self._keeps = self._keeps and headers.get(b"connection") != b"close"
-        return status
+        return Answer(status, body)
 
-    def _body_length(self, headers: dict[bytes, bytes], status: int, start: int) -> int | None:
-        """How many bytes the body takes, None while it is not complete."""
+    def _body(self, headers: dict[bytes, bytes], status: int, start: int) -> tuple[bytes, int] | None:
+        """The body and where in the buffer it ends, None while it is not complete."""
         if status in (204, 304):
-            return 0
+            return b"", start
         if headers.get(b"transfer-encoding") == b"chunked":
-            return self._chunks_length(start)
+            return self._chunks(start)
         if b"content-length" not in headers:
             raise ProtocolError("an answer without an end")
         length = int(headers[b"content-length"])
         if not 0 <= length <= _LIMIT:
             raise ProtocolError(f"a body of {length} bytes")
-        return length if len(self._buffer) >= start + length else None
+        stop = start + length
+        return (bytes(self._buffer[start:stop]), stop) if len(self._buffer) >= stop else None
 
-    def _chunks_length(self, start: int) -> int | None:
+    def _chunks(self, start: int) -> tuple[bytes, int] | None:
         at = start
+        body = bytearray()
         while True:
             line = self._buffer.find(b"\r\n", at)
             if line < 0 or at - start > _LIMIT:
@@ -134,12 +148,13 @@ class _Connection(asyncio.Protocol):
             size = int(bytes(self._buffer[at:line]).partition(b";")[0], 16)
             if size < 0:
                 raise ProtocolError("a chunk of negative size")
+            body += self._buffer[line + 2 : line + 2 + size]
             at = line + 2 + size + 2
             if len(self._buffer) < at:
                 return None
             if not size:
                 # No trailers are asked for, so none come.
-                return at - start
+                return bytes(body), at
 
 
 class QuickPoster:
@@ -160,30 +175,36 @@ class QuickPoster:
 
     async def post(self, path: str, body: bytes, *, timeout: float = 30.0) -> int:
         """Post JSON. Gives the HTTP status, or NO_ANSWER: then the write may or may not have been done."""
+        return max((await self.ask("POST", path, body, timeout=timeout)).status, NO_ANSWER)
+
+    async def ask(
+        self, method: str, path: str, body: bytes, *, accept: str = "application/json", timeout: float = 30.0
+    ) -> Answer:
+        """Send a write with a JSON body, and give what was answered."""
         if self._config.proxy_url is not None:
-            return NO_ANSWER
+            return Answer(NOT_SENT)
         async with self._slots:
             try:
-                request = await self._request(path, body)
+                request = await self._request(method, path, body, accept)
                 connection = await self._connection()
             except (OSError, ConfigError, ssl.SSLError):  # TimeoutError is an OSError
-                return NO_ANSWER
+                return Answer(NOT_SENT)
             started = time.monotonic()
             try:
                 async with asyncio.timeout(timeout):
-                    status = await connection.exchange(request)
+                    answer = await connection.exchange(request)
             except (OSError, ProtocolError, ValueError):
                 connection.abort()
-                metrics.REST_REQUESTS.labels("<error>", "POST", self._authority).inc()
-                return NO_ANSWER
+                metrics.REST_REQUESTS.labels("<error>", method, self._authority).inc()
+                return Answer(NO_ANSWER)
             except BaseException:
                 connection.abort()
                 raise
             if connection.is_usable:
                 self._idle.append(connection)
-            metrics.REST_REQUESTS.labels(str(status), "POST", self._authority).inc()
-            metrics.REST_DURATION.labels("POST", self._authority).observe(time.monotonic() - started)
-            return status
+            metrics.REST_REQUESTS.labels(str(answer.status), method, self._authority).inc()
+            metrics.REST_DURATION.labels(method, self._authority).observe(time.monotonic() - started)
+            return answer
 
     async def close(self) -> None:
         """Close the connections. More posts open new ones."""
@@ -192,10 +213,10 @@ class QuickPoster:
         self._idle.clear()
         await asyncio.sleep(0)  # TLS transports close a step later
 
-    async def _request(self, path: str, body: bytes) -> bytes:
-        lines = [f"POST {self._prefix}{path} HTTP/1.1", f"Host: {self._authority}", f"User-Agent: {self._agent}"]
+    async def _request(self, method: str, path: str, body: bytes, accept: str) -> bytes:
+        lines = [f"{method} {self._prefix}{path} HTTP/1.1", f"Host: {self._authority}", f"User-Agent: {self._agent}"]
         lines += [f"{name}: {value}" for name, value in (await self._config.headers()).items()]
-        lines += ["Accept: application/json", "Content-Type: application/json", f"Content-Length: {len(body)}", "", ""]
+        lines += [f"Accept: {accept}", "Content-Type: application/json", f"Content-Length: {len(body)}", "", ""]
         return "\r\n".join(lines).encode() + body
 
     async def _connection(self) -> _Connection:

@@ -73,8 +73,9 @@ class Transport:
         content_type: str,
         accept: str,
         timeout: float | None,
+        retry_busy: bool = True,
     ) -> bytes:
-        """Send and read the whole answer; retries what is safe to retry. Raises ApiError."""
+        """Send and read the whole answer; retries what is safe to retry, 429 if `retry_busy`. Raises ApiError."""
         limits = aiohttp.ClientTimeout(total=timeout or REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
         retries = connect_retries = 0
         reauthenticated = False
@@ -95,7 +96,8 @@ class Transport:
                 reauthenticated = True
                 continue
             after = retry_after(r.headers.get("Retry-After"))
-            if (r.status == 429 or (r.status >= 500 and after is not None)) and retries < _MAX_RETRIES:
+            is_busy = (r.status == 429 and retry_busy) or (r.status >= 500 and after is not None)
+            if is_busy and retries < _MAX_RETRIES:
                 retries += 1
                 metrics.REST_RETRIES.labels(str(r.status), method, self._host).inc()
                 await asyncio.sleep(jitter(min(after if after is not None else 0.5 * 2**retries, _MAX_RETRY_AFTER)))

@@ -14,9 +14,10 @@ from nodewright.controllers.daemonset.template import PodFactory
 from nodewright.framework.consistency import ConsistencyGuard
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client
-from nodewright.kube.errors import ApiError, Conflict, Forbidden, NotFound
+from nodewright.kube.errors import ApiError, Conflict, Forbidden, NotFound, ServerUnavailable
 from nodewright.kube.events import EventRecorder
-from nodewright.kube.objects import ObjectReference, PartialObject
+from nodewright.kube.objects import ObjectReference
+from nodewright.kube.quickwrite import QuickWriter
 from nodewright.kube.resources import PODS
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class PodActions:
         self, client: Client, kind: Kind, pods: WatchCache[Pod], guard: ConsistencyGuard, events: EventRecorder
     ) -> None:
         """`guard` learns of every write."""
-        self._client = client
+        self._writer = QuickWriter(client)
         self._kind = kind
         self._pods = pods
         self._guard = guard
@@ -77,9 +78,11 @@ class PodActions:
     async def _create(self, ds: DaemonSet, maker: PodFactory, node: str) -> None:
         ref = reference(self._kind, ds)
         try:
-            made = await self._client.create(PODS, maker.pod_for(node), ds.metadata.namespace, type=PartialObject)
+            made = await self._writer.create(PODS, maker.pod_for(node), ds.metadata.namespace)
         except ApiError as error:
-            if _namespace_terminating(error):
+            if isinstance(error, ServerUnavailable):
+                self._guard.doubt(ds.key, self._pods)
+            if namespace_terminating(error):
                 # Everything in it is about to go; retrying or telling would only make noise.
                 log.info("no pod for node %s: the namespace is being deleted", node)
                 return
@@ -96,13 +99,15 @@ class PodActions:
         ref = reference(self._kind, ds)
         name = pod.metadata.name
         try:
-            await self._client.delete(PODS, name, pod.metadata.namespace, uid=pod.metadata.uid)
-        except (NotFound, Conflict):
-            # It is gone, or its name belongs to another pod by now: either way nothing is left to delete.
+            await self._writer.delete(PODS, name, pod.metadata.namespace, uid=pod.metadata.uid)
+        except NotFound:
             log.info("pod is gone already", extra={"pod": name})
             self._guard.deleted(ds.key, self._pods, pod.key, pod.metadata.uid)
             return
         except ApiError as error:
+            if isinstance(error, ServerUnavailable | Conflict):
+                # Its name belongs to another pod by now, or so says a webhook, and the pod is still there.
+                self._guard.doubt(ds.key, self._pods)
             self._events.event(ref, "Warning", "FailedDelete", f"Error deleting: {error.message}")
             raise
         self._guard.deleted(ds.key, self._pods, pod.key, pod.metadata.uid)
@@ -115,6 +120,7 @@ def nameless(message: str, name: str) -> str:
     return re.sub(rf'"{re.escape(name)}-[a-z0-9]{{5}}"', f'"{name}-"', message)
 
 
-def _namespace_terminating(error: ApiError) -> bool:
+def namespace_terminating(error: ApiError) -> bool:
+    """Whether nothing more can be created, as the whole namespace is being deleted."""
     causes = error.details.get("causes") or []
     return isinstance(error, Forbidden) and any(c.get("reason") == "NamespaceTerminating" for c in causes)

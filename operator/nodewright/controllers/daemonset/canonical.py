@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from nodewright.kube.quantity import QuantityError, parse
+
 Json = dict[str, Any]
 
 # Fields whose values are free maps: an empty string means something there.
@@ -43,6 +45,10 @@ _VOLUME_SOURCES: dict[str, Json] = {
     "configMap": {"defaultMode": 420},
     "downwardAPI": {"defaultMode": 420},
     "projected": {"defaultMode": 420},
+    "azureDisk": {"cachingMode": "ReadWrite", "fsType": "ext4", "readOnly": False, "kind": "Shared"},
+    "iscsi": {"iscsiInterface": "default"},
+    "rbd": {"pool": "rbd", "user": "admin", "keyring": "/etc/ceph/keyring"},
+    "scaleIO": {"storageMode": "ThinProvisioned", "fsType": "xfs"},
 }
 
 
@@ -102,19 +108,24 @@ def _each(obj: Json, name: str, visit: Callable[[Json], None]) -> None:
 
 def _pod(spec: Json) -> None:
     _drop(spec, _POD)
-    if spec.get("serviceAccount") == spec.get("serviceAccountName"):
-        spec.pop("serviceAccount", None)
+    if (old_name := spec.pop("serviceAccount", None)) is not None:
+        spec.setdefault("serviceAccountName", old_name)
     for name in ("containers", "initContainers"):
         _each(spec, name, _container)
+        if spec.get("hostNetwork"):
+            _each(spec, name, lambda container: _each(container, "ports", _host_port))
+    _resources(spec)
+    _quantities(spec, "overhead")
     _each(spec, "volumes", _volume)
 
 
 def _container(container: Json) -> None:
     _drop(container, _CONTAINER)
-    if container.get("imagePullPolicy") == _pull_policy(str(container.get("image", ""))):
+    if container.get("imagePullPolicy") == pull_policy(str(container.get("image", ""))):
         container.pop("imagePullPolicy", None)
     _each(container, "ports", lambda port: _drop(port, {"protocol": "TCP"}))
     _each(container, "env", _env)
+    _resources(container)
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         probe = container.get(name)
         if isinstance(probe, dict):
@@ -136,16 +147,62 @@ def _env(env: Json) -> None:
     source = env.get("valueFrom")
     if isinstance(source, dict):
         _field_ref(source)
-        if isinstance(resource := source.get("resourceFieldRef"), dict):
-            _drop(resource, {"divisor": "0"})
 
 
 def _field_ref(holder: Json) -> None:
     if isinstance(ref := holder.get("fieldRef"), dict):
         _drop(ref, {"apiVersion": "v1"})
+    if isinstance(resource := holder.get("resourceFieldRef"), dict) and "divisor" in resource:
+        resource["divisor"] = _quantity(resource["divisor"])
+        _drop(resource, {"divisor": "0"})
+
+
+def _host_port(port: Json) -> None:
+    """On the host's network a container's port is the host's; earlier API servers wrote that into templates."""
+    if port.get("hostPort") == port.get("containerPort"):
+        port.pop("hostPort", None)
+
+
+def _resources(holder: Json) -> None:
+    if isinstance(resources := holder.get("resources"), dict):
+        _quantities(resources, "limits")
+        _quantities(resources, "requests")
+
+
+def _quantities(holder: Json, name: str) -> None:
+    if isinstance(amounts := holder.get(name), dict):
+        holder[name] = {resource: _quantity(amount) for resource, amount in amounts.items()}
+
+
+def _quantity(amount: Any) -> Any:
+    """The same text for the same amount: `0.5` is `500m`; what is no quantity stays."""
+    try:
+        return str(parse(str(amount)))
+    except QuantityError:
+        return amount
+
+
+def _claim_template(template: Json) -> None:
+    meta, spec = template.get("metadata"), template.get("spec")
+    if isinstance(meta, dict):
+        meta.pop("creationTimestamp", None)
+        _drop(template, {"metadata": {}})
+    if isinstance(spec, dict):
+        _drop(spec, {"volumeMode": "Filesystem"})
+        _resources(spec)
 
 
 def _volume(volume: Json) -> None:
+    if volume.keys() == {"name", "emptyDir"}:
+        _drop(volume, {"emptyDir": {}})  # what a volume without a source gets
+    if isinstance(empty := volume.get("emptyDir"), dict) and "sizeLimit" in empty:
+        empty["sizeLimit"] = _quantity(empty["sizeLimit"])
+    if isinstance(image := volume.get("image"), dict):
+        _drop(image, {"pullPolicy": pull_policy(str(image.get("reference", "")))})
+    if isinstance(ephemeral := volume.get("ephemeral"), dict) and isinstance(
+        claim := ephemeral.get("volumeClaimTemplate"), dict
+    ):
+        _claim_template(claim)
     for name, defaults in _VOLUME_SOURCES.items():
         source = volume.get(name)
         if not isinstance(source, dict):
@@ -159,9 +216,8 @@ def _volume(volume: Json) -> None:
                 _each(downward, "items", _field_ref)
 
 
-def _pull_policy(image: str) -> str:
-    """The API server's default: Always for the tag `latest` or none, unless a digest is given."""
-    if "@" in image:
-        return "IfNotPresent"
-    tag = image.rsplit("/", 1)[-1].partition(":")[2]
-    return "Always" if tag in ("", "latest") else "IfNotPresent"
+def pull_policy(image: str) -> str:
+    """The API server's default: Always for the tag `latest`, also before a digest, and where there is neither."""
+    name, _, digest = image.partition("@")
+    tag = name.rsplit("/", 1)[-1].partition(":")[2]
+    return "Always" if tag == "latest" or not (tag or digest) else "IfNotPresent"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
-from nodewright.controllers.daemonset.model import Node, Template
+from nodewright.controllers.daemonset.model import Node, Template, TemplatePodSpec
+from nodewright.controllers.daemonset.owntaints import OwnTaints
 from nodewright.kube.objects import Taint, Toleration
 from nodewright.kube.selectors import node_selector_matches, untolerated_taint
 
@@ -33,6 +34,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 _YES = Verdict(True, True)
+_AS_ANY = OwnTaints()
 
 
 def default_tolerations(host_network: bool) -> list[Toleration]:
@@ -41,8 +43,8 @@ def default_tolerations(host_network: bool) -> list[Toleration]:
     return [Toleration(key=key, operator="Exists", effect=effect) for key, effect in pairs]
 
 
-def judge(template: Template, node: Node) -> Verdict:
-    """Decide on one node."""
+def judge(template: Template, node: Node, own: OwnTaints = _AS_ANY) -> Verdict:
+    """Decide on one node; `own` tells how the DaemonSet treats this project's taints."""
     spec, name = template.spec, node.metadata.name
     if spec.node_name and spec.node_name != name:
         return Verdict(False, False, f"the template names node {spec.node_name}")
@@ -54,13 +56,20 @@ def judge(template: Template, node: Node) -> Verdict:
     required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
     if required is not None and not node_selector_matches(required, labels, name):
         return Verdict(False, False, "required node affinity does not match")
-    if not node.spec.taints:
-        return _YES
+    taints = [taint for taint in node.spec.taints if not own.ignores(taint)]
+    return _judge_taints(spec, taints, own) if taints else _YES
+
+
+def _judge_taints(spec: TemplatePodSpec, taints: list[Taint], own: OwnTaints) -> Verdict:
     tolerations = [*spec.tolerations, *default_tolerations(spec.host_network)]
-    blocking = untolerated_taint(node.spec.taints, tolerations, ("NoSchedule", "NoExecute"))
+    blocking = untolerated_taint(taints, tolerations, ("NoSchedule", "NoExecute"))
+    evicting = untolerated_taint(taints, tolerations, ("NoExecute",))
+    waits = next((taint for taint in taints if taint.key in own.waits_for), None)
+    if waits is not None:
+        # The order that the user asked for, so a template that tolerates everything waits as well.
+        return Verdict(False, evicting is None, f"waits for another DaemonSet: startup taint {_show(waits)}")
     if blocking is None:
         return _YES
-    evicting = untolerated_taint(node.spec.taints, tolerations, ("NoExecute",))
     return Verdict(False, evicting is None, f"untolerated taint {_show(evicting or blocking)}")
 
 

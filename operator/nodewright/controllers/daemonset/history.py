@@ -15,7 +15,7 @@ from nodewright.controllers.daemonset.model import HASH_LABEL, DaemonSet, Pod, R
 from nodewright.framework.consistency import ConsistencyGuard
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client
-from nodewright.kube.errors import AlreadyExists, Conflict, NotFound
+from nodewright.kube.errors import AlreadyExists, NotFound
 from nodewright.kube.objects import PartialObject
 from nodewright.kube.resources import CONTROLLERREVISIONS, PODS
 
@@ -118,7 +118,7 @@ class HistoryKeeper:
                 done = await self._client.patch(
                     PODS, pod.metadata.name, patch, pod.metadata.namespace, type=PartialObject
                 )
-            except (NotFound, Conflict):
+            except NotFound:
                 continue
             self._guard.wrote(ds.key, self._pods, done.metadata.resource_version)
         await self._delete(ds, double)
@@ -133,6 +133,6 @@ class HistoryKeeper:
         meta = revision.metadata
         try:
             await self._client.delete(CONTROLLERREVISIONS, meta.name, meta.namespace, uid=meta.uid)
-        except (NotFound, Conflict):
+        except NotFound:
             return
         self._guard.deleted(ds.key, self._cache, revision.key, meta.uid)

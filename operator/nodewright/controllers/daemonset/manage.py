@@ -41,7 +41,7 @@ def _node(view: View, targets: Targets, node: str, verdict: Verdict, failure_gat
     if not verdict.should_continue:
         plan.delete += [pod for pod in found if not pod.deleting]
         return
-    running = list(_running(node, found, failure_gate, plan))
+    running = list(_running(view, node, found, failure_gate, plan))
     if not allows_surge(view.ds.rolling):
         plan.delete += running[1:]
     elif not running:
@@ -52,8 +52,11 @@ def _node(view: View, targets: Targets, node: str, verdict: Verdict, failure_gat
         plan.delete += surplus(view, targets, node, running)
 
 
-def _running(node: str, found: list[Pod], failure_gate: FailureGate, plan: Plan) -> Iterable[Pod]:
-    """The pods that neither ended nor are being deleted; ended ones go into the plan."""
+def _running(view: View, node: str, found: list[Pod], failure_gate: FailureGate, plan: Plan) -> Iterable[Pod]:
+    """The pods that neither ended nor are being deleted; ended ones go into the plan.
+
+    A pod that was to run once, and has, stays as the record of it.
+    """
     for pod in found:
         if pod.deleting:
             continue
@@ -70,7 +73,7 @@ def _running(node: str, found: list[Pod], failure_gate: FailureGate, plan: Plan)
                 )
             )
             plan.delete.append(pod)
-        elif pod.status.phase == "Succeeded":
+        elif pod.status.phase == "Succeeded" and not view.ds.spec.run_once:
             plan.events.append(
                 PodEvent(
                     "Normal",

@@ -6,10 +6,12 @@ A cluster's pods are many and these structs are what the operator keeps of them,
 
 from __future__ import annotations
 
+from sys import intern
 from typing import ClassVar
 
 import msgspec
 
+from nodewright.controllers.daemonset import compact
 from nodewright.controllers.daemonset.extensions import NodeOverride, NodeReadiness, RollingUpdate
 from nodewright.kube.api.base import KubeStruct
 from nodewright.kube.objects import Affinity, Condition, LabelSelector, OwnerReference, Taint, Toleration
@@ -21,6 +23,11 @@ GENERATION_ANNOTATION = "deprecated.daemonset.template.generation"
 NODE_CLASS_ANNOTATION = "nodewright.dev/node-class"
 # On pods: the restart counts of containers at the moment of an update in place (see `inplace`).
 IN_PLACE_ANNOTATION = "nodewright.dev/in-place-update"
+# On pods that pull images ahead of a rollout (see `prepull`): the DaemonSet's name, and the revision's hash.
+PRE_PULL_OF_LABEL = "nodewright.dev/pre-pull-of"
+PRE_PULL_REVISION_LABEL = "nodewright.dev/pre-pull-revision"
+# On pods that stand for a node's static pods, by kubelets.
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 # On DaemonSets: paused, the way for kinds without spec.paused.
 PAUSED_ANNOTATION = "nodewright.dev/paused"
 # On DaemonSets: `HASH/N`, step N (from 1) of this revision's rollout need wait no longer for a person.
@@ -30,10 +37,11 @@ RESUMED_FAILURES_ANNOTATION = "nodewright.dev/resumed-failures"
 
 
 class OwnAnnotations(KubeStruct):
-    """The annotations of pods that the controller itself has put there; all others are dropped."""
+    """The annotations of pods that the controller puts there, and the kubelet's on mirrors of static pods."""
 
     node_class: str = msgspec.field(default="", name=NODE_CLASS_ANNOTATION)
     in_place: str = msgspec.field(default="", name=IN_PLACE_ANNOTATION)
+    mirror: str = msgspec.field(default="", name=MIRROR_ANNOTATION)
 
 
 class Meta(KubeStruct):
@@ -48,6 +56,12 @@ class Meta(KubeStruct):
     labels: dict[str, str] = {}
     annotations: OwnAnnotations | None = None
     owner_references: list[OwnerReference] = []
+
+    def __post_init__(self) -> None:
+        """Share what many have in common."""
+        self.namespace = intern(self.namespace)
+        self.labels = compact.labels(self.labels)
+        self.owner_references = compact.owners(self.owner_references)
 
 
 class PodCondition(KubeStruct):
@@ -65,10 +79,17 @@ class Waiting(KubeStruct):
     message: str = ""
 
 
+class Running(KubeStruct):
+    """Since when a container runs."""
+
+    started_at: str | None = None
+
+
 class ContainerState(KubeStruct):
-    """Of the three states of a container, the one that tells of trouble."""
+    """The state of a container; an ended one has neither."""
 
     waiting: Waiting | None = None
+    running: Running | None = None
 
 
 class ContainerStatus(KubeStruct):
@@ -80,22 +101,41 @@ class ContainerStatus(KubeStruct):
     image_id: str = ""
     state: ContainerState | None = None
 
+    def __post_init__(self) -> None:
+        """Share what many have in common."""
+        self.name = intern(self.name)
+        self.image_id = intern(self.image_id)
+
 
 class PodStatus(KubeStruct):
-    """Phase, conditions, containers."""
+    """Phase, containers, and of the conditions the one that is asked for: Ready."""
 
     phase: str = "Pending"
     conditions: list[PodCondition] = []
     init_container_statuses: list[ContainerStatus] = []
     container_statuses: list[ContainerStatus] = []
 
+    def __post_init__(self) -> None:
+        """Drop what is not asked for, share what many have in common."""
+        self.phase = intern(self.phase)
+        ready = [condition for condition in self.conditions if condition.type == "Ready"]
+        content = [(condition.status, condition.last_transition_time) for condition in ready]
+        self.conditions = compact.shared(("ready", *content), ready)
+
 
 class PodSpec(KubeStruct):
-    """Where the pod runs, or is meant to run."""
+    """Where the pod runs, or is meant to run: of its affinity only the node that it names is kept, as `pinned`."""
 
     node_name: str = ""
     priority: int = 0
     affinity: Affinity | None = None
+    pinned: str = ""
+
+    def __post_init__(self) -> None:
+        """Drop what is not asked for, share what many have in common."""
+        self.node_name = intern(self.node_name)
+        self.pinned = intern(self.pinned or compact.pinned_to(self.affinity))
+        self.affinity = None
 
 
 class Pod(KubeStruct):
@@ -126,15 +166,7 @@ class Pod(KubeStruct):
     @property
     def target_node(self) -> str | None:
         """The node it runs on or is pinned to; None for pods that are not pinned."""
-        if self.spec.node_name:
-            return self.spec.node_name
-        affinity = self.spec.affinity and self.spec.affinity.node_affinity
-        required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-        for term in required.node_selector_terms if required else ():
-            for field in term.match_fields:
-                if field.key == "metadata.name" and field.operator == "In" and len(field.values) == 1:
-                    return field.values[0]
-        return None
+        return self.spec.node_name or self.spec.pinned or None
 
 
 class NodeSpec(KubeStruct):

@@ -3,6 +3,10 @@
 One deviation: an old pod that is not available counts against maxUnavailable, as any other node without an
 available pod does. It is still replaced at once. Upstream does not count it, and so two updates in quick succession
 can take all pods down (kubernetes#123232).
+
+With `unavailablePods: WithinBudget` such pods are replaced one after the other, too: so many at a time that no more
+than maxUnavailable (maxSurge) nodes are being worked on, that is, have no pod, or a new one that is not available.
+The old pods that are not available are not among these nodes, so they can't keep the rollout from replacing them.
 """
 
 from __future__ import annotations
@@ -54,39 +58,32 @@ def pair(view: View, targets: Targets, node: str, found: list[Pod]) -> tuple[Pod
 
 def _replace(view: View, targets: Targets, nodes: dict[str, list[Pod]], max_unavailable: int) -> Plan:
     """Delete old pods while fewer than maxUnavailable nodes lack an available pod; `manage` makes their successors."""
-    unavailable = 0
-    at_once: list[Pod] = []
-    candidates: list[Pod] = []
+    working = lost = 0  # nodes without an available pod: those that are being worked on, and those with an old one
+    choice = _Choice(view, targets)
     for node in sorted(nodes):
         found = pair(view, targets, node, nodes[node])
-        if found is None:
-            unavailable += 1
-            continue
-        new, old = found
+        new, old = found or (None, None)
         if new is not None and old is None:
-            unavailable += not is_available(view, new)
+            working += not is_available(view, new)
         elif new is None and old is not None:
-            is_held = node in targets.held
-            if not is_available(view, old):
-                unavailable += 1
-                if not is_held:
-                    at_once.append(old)
-            elif not is_held:
-                candidates.append(old)
+            is_sound = is_available(view, old)
+            lost += not is_sound
+            choice.add(node, old, is_sound)
         else:
-            unavailable += 1  # none, or one of each: `manage` will create or delete here
-    return Plan(delete=at_once + candidates[: max(0, max_unavailable - unavailable)])
+            working += 1  # none, or one of each, or more: `manage` will create or delete here
+    chosen = choice.make(max_unavailable - working, max_unavailable - working - lost)
+    return Plan(delete=[old for _, old in chosen], pre_pull=choice.pre_pull)
 
 
 def _surge(view: View, targets: Targets, nodes: dict[str, list[Pod]], max_surge: int, desired: int) -> Plan:
     """Start new pods beside old ones, at most `max_surge` at a time; delete an old one once its successor is available.
 
-    Where the old pod is not available there is nothing to keep: the new one starts without regard to the limit.
+    Where the old pod is not available there is nothing to keep: the new one starts without regard to the limit, unless
+    that is to be kept for those, too (and then they go first).
     Pods on nodes that no longer match go only as far as available ones elsewhere make up for them.
     """
-    plan = Plan()
-    surging = available = 0
-    candidates: list[str] = []
+    plan, choice = Plan(), _Choice(view, targets)
+    surging = starting = available = 0
     leaving: list[Pod] = []
     for node in sorted(nodes):
         found = pair(view, targets, node, nodes[node])
@@ -97,22 +94,59 @@ def _surge(view: View, targets: Targets, nodes: dict[str, list[Pod]], max_surge:
         counted = old if old is not None else new
         counted_available = counted is not None and is_available(view, counted)
         available += counted_available
+        verdict = view.verdicts.get(node)
         if old is None:
-            continue
-        if new is not None:
+            starting += verdict is not None and verdict.should_run and not counted_available
+        elif new is not None:
             if is_available(view, new):
                 plan.delete.append(old)
             else:
                 surging += 1
-        elif not (verdict := view.verdicts.get(node)) or not verdict.should_run:
+        elif verdict is None or not verdict.should_run:
             if verdict is not None:
                 (leaving if counted_available else plan.delete).append(old)
-        elif node in targets.held:
-            continue
-        elif counted_available:
-            candidates.append(node)
         else:
-            plan.create.append(node)
+            choice.add(node, old, counted_available)
     plan.delete += leaving[: max(0, available - desired)]
-    plan.create += candidates[: max(0, max_surge - surging)]
+    free = max_surge - surging - (starting if choice.within_budget else 0)
+    plan.create += [node for node, _ in choice.make(free, free, shared=True)]
+    plan.pre_pull = choice.pre_pull
     return plan
+
+
+class _Choice:
+    """Which old pods to replace now: those that are not available first, for they cost nothing."""
+
+    def __init__(self, view: View, targets: Targets) -> None:
+        self._view, self._targets, self._rolling = view, targets, view.ds.rolling
+        self.within_budget = self._rolling.unavailable_pods == "WithinBudget"
+        self._lost: list[tuple[str, Pod]] = []
+        self._sound: list[tuple[str, Pod]] = []
+        self.pre_pull: list[str] = []
+
+    def add(self, node: str, old: Pod, is_sound: bool) -> None:
+        """Let a pod take part, unless its node is held."""
+        if node not in self._targets.held:
+            (self._sound if is_sound else self._lost).append((node, old))
+
+    def make(self, for_lost: int, for_sound: int, *, shared: bool = False) -> list[tuple[str, Pod]]:
+        """Choose so many at most; the limit for those that are not available counts only if the user wants it.
+
+        `shared`: each of these then takes the place of an available one. Otherwise they are in `for_sound` already.
+        """
+        lost, sound = self._pulled()
+        if self.within_budget:
+            lost = lost[: max(0, for_lost)]
+            for_sound -= len(lost) if shared else 0
+        return lost + sound[: max(0, for_sound)]
+
+    def _pulled(self) -> tuple[list[tuple[str, Pod]], list[tuple[str, Pod]]]:
+        """Those whose node has the new images; the first of the others are to pull them."""
+        if self._rolling.pre_pull is None or self._targets.hash != self._view.update.hash:
+            return self._lost, self._sound
+        pulled, failing, most = self._view.pulled, self._view.pull_errors, self._rolling.pre_pull.max_parallel
+        waiting = [n for n, _ in (*self._lost, *self._sound) if n not in pulled and n not in failing]
+        # Where a pull fails it is tried on and on; until there are many such nodes, they take no other's turn.
+        self.pre_pull = waiting[: max(0, min(most, 2 * most - len(failing)))]
+        lost, sound = ([each for each in some if each[0] in pulled] for some in (self._lost, self._sound))
+        return lost, sound

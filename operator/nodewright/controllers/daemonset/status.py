@@ -7,11 +7,11 @@ from datetime import datetime
 import msgspec
 
 from nodewright.controllers.daemonset.availability import is_available, is_ready
+from nodewright.controllers.daemonset.conditions import put
 from nodewright.controllers.daemonset.model import DaemonSetStatus
+from nodewright.controllers.daemonset.progress import is_complete
 from nodewright.controllers.daemonset.targets import is_current
 from nodewright.controllers.daemonset.view import Decision, Targets, View
-from nodewright.kube.objects import Condition
-from nodewright.kube.times import format_rfc3339
 
 # Fields of the status that apps/v1 lacks, or that nobody writes there.
 EXTENSIONS = ("conditions", "currentRevision", "updateRevision", "rollout")
@@ -53,14 +53,15 @@ def compute(view: View, targets: Targets) -> DaemonSetStatus:
 def with_rollout(status: DaemonSetStatus, view: View, decision: Decision) -> DaemonSetStatus:
     """Set the revisions, and how far the rollout is.
 
-    The current revision becomes the newest once every node that should has an available pod of it. So for a new
-    DaemonSet it is the first one, from the start: there is nothing else to go back to.
+    The current revision becomes the newest once every node that should has an available pod of it, all steps done. For
+    a new DaemonSet it is the first one from the start: there is nothing else to go back to.
     """
     targets, newest = decision.targets, view.update.hash
     desired = status.desired_number_scheduled
-    is_complete = status.updated_number_scheduled == status.number_available == desired
+    done = min(status.updated_number_scheduled, status.number_available)
+    is_done = is_complete(view.ds, decision.rollout, wanted=desired, done=done)
     status.update_revision = newest
-    status.current_revision = newest if is_complete else targets.stable
+    status.current_revision = newest if is_done else targets.stable
     status.rollout = decision.rollout
     return status
 
@@ -85,15 +86,4 @@ def with_ready(
     else:
         value, reason = "True", "AllAvailable"
         message = f"all {desired} pods are current and available"
-    before = next((c for c in status.conditions if c.type == "Ready"), None)
-    changed = before is None or before.status != value
-    ready = Condition(
-        type="Ready",
-        status=value,
-        reason=reason,
-        message=message,
-        observed_generation=generation,
-        last_transition_time=format_rfc3339(now) if changed or before is None else before.last_transition_time,
-    )
-    others = [c for c in status.conditions if c.type != "Ready"]
-    return msgspec.structs.replace(status, conditions=[*others, ready])
+    return put(status, "Ready", (value, reason, message), generation, now)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 
 from nodewright.controllers.daemonset.model import HASH_LABEL, PAUSED_ANNOTATION, DaemonSet, Pod, RolloutStatus
 from nodewright.controllers.daemonset.pods import has_hash
+from nodewright.controllers.daemonset.sizes import classes
+from nodewright.controllers.daemonset.steps import released, rules
 from nodewright.controllers.daemonset.view import Targets, View
 
 
@@ -26,11 +29,22 @@ def stable_hash(view: View) -> str:
 
 def targets_for(view: View, rollout: RolloutStatus) -> Targets:
     """The targets of a rollout that is as far as `rollout` says."""
-    stable = stable_hash(view)
-    held: frozenset[str] = frozenset()
-    if is_paused(view.ds):
+    stable, update = stable_hash(view), view.update.hash
+    has_failed = rollout.failed_revision == update
+    goes_back = has_failed and stable != update and rules(view.ds).on_failure == "Rollback"
+    held: Set[str] = frozenset()
+    if is_paused(view.ds) or (has_failed and not goes_back):
         held = frozenset(view.verdicts)
-    return Targets(hash=view.update.hash, stable=stable, held=held, generation=view.template_generation)
+    elif stable != update and not goes_back:
+        # To go back to what was rolled out last, nothing has to be tried out.
+        held = view.verdicts.keys() - released(view, rollout.step)
+    return Targets(
+        hash=stable if goes_back else update,
+        stable=stable,
+        held=held,
+        classes=classes(view),
+        generation=view.template_generation,
+    )
 
 
 def is_current(view: View, targets: Targets, node: str, pod: Pod) -> bool:

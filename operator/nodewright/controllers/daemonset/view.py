@@ -11,6 +11,7 @@ import msgspec
 
 from nodewright.controllers.daemonset.eligibility import Verdict
 from nodewright.controllers.daemonset.model import DaemonSet, Node, Pod, Revision, RolloutStatus
+from nodewright.controllers.daemonset.owntaints import OwnTaints
 from nodewright.controllers.daemonset.pods import PodsByNode
 
 
@@ -18,7 +19,9 @@ class View(msgspec.Struct, frozen=True):
     """A DaemonSet and all that its next step depends on, at one moment.
 
     `verdicts` has an entry for every node that exists. `revisions` are the DaemonSet's own by hash, `update` among
-    them, which holds the current template. `pulled` are nodes on which all images of `update` are known to be.
+    them, which holds the current template. `pulled` are nodes on which all images of `update` are known to be,
+    `pull_errors` says why they can't be pulled on others (see `prepull`). `failing` are nodes on which pods of `update`
+    were seen to fail. `own_taints` is how the DaemonSet treats this project's taints on nodes.
     """
 
     ds: DaemonSet
@@ -30,6 +33,9 @@ class View(msgspec.Struct, frozen=True):
     now: datetime
     template_generation: str | None = None
     pulled: Set[str] = frozenset()
+    failing: Set[str] = frozenset()
+    pull_errors: Mapping[str, str] = msgspec.field(default_factory=dict)
+    own_taints: OwnTaints = OwnTaints()
 
     @property
     def wanted(self) -> list[str]:
@@ -89,8 +95,15 @@ class Targets(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What `decide` gives."""
+    """What `decide` gives.
+
+    `phase` says in a word what the rollout is doing (see `progress`), `failing` where pods of the newest template fail,
+    `late_in` when that may have changed (seconds), with nothing else changing.
+    """
 
     targets: Targets
     plan: Plan
     rollout: RolloutStatus
+    phase: str = ""
+    failing: Set[str] = frozenset()
+    late_in: float | None = None
