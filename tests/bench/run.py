@@ -16,6 +16,7 @@ from typing import Any
 HERE = Path(__file__).parent
 
 Row = tuple[str, str, str, str]
+Figures = tuple[tuple[str, str, str], ...]
 
 # Title, field of a round, and how it is written.
 SCHEDULER_FIGURES = (
@@ -26,6 +27,32 @@ SCHEDULER_FIGURES = (
     ("mean of a decision", "decision_mean", "{:.2f} ms"),
     ("p99 of a decision", "decision_p99", "{:.1f} ms"),
 )
+
+# For what was done to DaemonSets: title, field of a round, and how it is written.
+DAEMONSET_FIGURES = {
+    "create": (
+        ("until all Pods are made", "seconds", "{:.2f} s"),
+        ("controller's CPU per Pod", "cpu_per_pod", "{:.2f} ms"),
+        ("API server's CPU per Pod", "apiserver_per_pod", "{:.2f} ms"),
+        ("requests per Pod", "requests_per_pod", "{:.3f}"),
+    ),
+    "rollout": (
+        ("until rolled out", "seconds", "{:.2f} s"),
+        ("controller's CPU per Pod", "cpu_per_pod", "{:.2f} ms"),
+        ("requests per Pod", "requests_per_pod", "{:.3f}"),
+        ("controller's peak RSS", "peak_rss", "{:.0f} MiB"),
+    ),
+    "create many": (
+        ("until all Pods are made", "seconds", "{:.2f} s"),
+        ("requests per Pod", "requests_per_pod", "{:.3f}"),
+    ),
+    "steady": (
+        ("requests per Pod until all are ready", "requests_per_pod", "{:.3f}"),
+        ("controller's CPU at rest", "idle", "{:.2f} %"),
+        ("controller's peak RSS", "peak_rss", "{:.0f} MiB"),
+        ("controller's PSS at rest", "pss", "{:.0f} MiB"),
+    ),
+}
 
 
 def script(name: str, *arguments: str) -> tuple[Any, bool]:
@@ -41,24 +68,42 @@ def script(name: str, *arguments: str) -> tuple[Any, bool]:
     return json.loads(lines[-1]), done.returncode == 0
 
 
+def compared(what: str, rounds: list[dict[str, Any]], figures: Figures, theirs: str) -> list[Row]:
+    """Medians of both contenders, and their ratios; nothing where one of the two failed, which was told."""
+    if {r["contender"] for r in rounds} != {"nodewright", theirs}:
+        return []
+    rows = []
+    for title, field, form in figures:
+        found: dict[str, list[float]] = {"nodewright": [], theirs: []}
+        for r in rounds:
+            found[r["contender"]].append(r[field])
+        mine, other = map(statistics.median, found.values())
+        ratio = f"{mine / other:.2f}" if other else "-"
+        rows.append((f"{what}: {title}", form.format(mine), form.format(other), ratio))
+    return rows
+
+
 def scheduler_rows(rounds: list[dict[str, Any]]) -> list[Row]:
     """Medians of both schedulers for each workload."""
     rows = []
     for workload in dict.fromkeys(r["workload"] for r in rounds):
         mine = [r for r in rounds if r["workload"] == workload]
         size = f"{workload}, {mine[0]['pods']} on {mine[0]['nodes']}"
-        for title, field, form in SCHEDULER_FIGURES:
-            found = {r["contender"]: [] for r in mine}
-            for r in mine:
-                found[r["contender"]].append(r[field])
-            if len(found) < 2:
-                continue  # one of the two failed, which was told
-            ours, theirs = (statistics.median(found[name]) for name in ("nodewright", "kube-scheduler"))
-            ratio = f"{ours / theirs:.2f}" if theirs else "-"
-            rows.append((f"{size}: {title}", form.format(ours), form.format(theirs), ratio))
+        rows += compared(size, mine, SCHEDULER_FIGURES, "kube-scheduler")
         sent = [r["sent_p99"] for r in mine if r["sent_p99"] is not None]
         if sent:
             rows.append((f"{size}: p99 until the binding is sent", f"{statistics.median(sent):.1f} ms", "-", "-"))
+    return rows
+
+
+def daemonset_rows(rounds: list[dict[str, Any]]) -> list[Row]:
+    """Medians of both DaemonSet controllers for each thing that was done."""
+    rows = []
+    for scenario, figures in DAEMONSET_FIGURES.items():
+        mine = [r for r in rounds if r["scenario"] == scenario]
+        if mine:
+            size = f"DaemonSets, {scenario}, {mine[0]['daemonsets']} x {mine[0]['nodes']}"
+            rows += compared(size, mine, figures, "kube-controller-manager")
     return rows
 
 
@@ -70,14 +115,16 @@ def main() -> None:
     rows.append(("API delete to gone, p50 (SIGTERM heeded)", f"{end:.3f} s", "-", "-"))
     scheduler, second = script("scheduler_bench.py", "--rounds", "2", "--json")
     rows += scheduler_rows(scheduler["rounds"])
-    memory, third = script("memory_bench.py", "--json")
+    daemonsets, third = script("daemonset_bench.py", "--rounds", "2", "--json")
+    rows += daemonset_rows(daemonsets["rounds"])
+    memory, fourth = script("memory_bench.py", "--json")
     for name, size in memory.items():
         rows.append((f"memory at rest (PSS): {name}", f"{size / 1e6:.1f} MB", "-", "-"))
-    print(f"\n{'figure':<62} {'nodewright':>12} {'upstream':>12} {'ratio':>7}")
+    print(f"\n{'figure':<76} {'nodewright':>12} {'upstream':>12} {'ratio':>7}")
     for row in rows:
-        print(f"{row[0]:<62} {row[1]:>12} {row[2]:>12} {row[3]:>7}")
+        print(f"{row[0]:<76} {row[1]:>12} {row[2]:>12} {row[3]:>7}")
     print("* kubelet 1.36.3 with containerd 1.6, measured apart on the same kind of machine")
-    if not (first and second and third):
+    if not (first and second and third and fourth):
         sys.exit("a benchmark failed; what was wrong stands above its figures")
 
 

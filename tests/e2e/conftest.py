@@ -17,6 +17,7 @@ from support.cluster import Cluster
 from support.gather import gather
 from support.live import Live
 from support.live_facts import Facts, look
+from support.live_objects import IMAGE, NEXT_IMAGE
 from support.network import own_namespace
 
 NAME = "e2e"
@@ -65,9 +66,10 @@ def cluster(before: dict[str, list[str]], state_dir: Path) -> Iterator[Cluster]:
     made = Cluster(NAME, state_dir)
     try:
         made.run("up", "--name", made.name, "--nodes", "2", "--wait", timeout=600)
-        image = state_dir / "demo.tar"
-        made.run("image", "demo", str(image))
-        made.run("image", "load", "--name", made.name, str(image))
+        for image in (IMAGE, NEXT_IMAGE):
+            archive = str(state_dir / "demo.tar")
+            made.run("image", "demo", archive, "--as", image)
+            made.run("image", "load", "--name", made.name, archive)
         yield made
     finally:
         kept = os.environ.get("NODEWRIGHT_E2E_LOGS")

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,11 @@ def template(
     kube_version: str = KUBE_VERSION,
     name: str = "helm",
     check: bool = True,
+    api_versions: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """`helm template` with values by dotted path; null removes one."""
+    """`helm template` with values by dotted path; null removes one. `api_versions` are kinds that the cluster has."""
     sets = [f"--set-json={path}={json.dumps(value)}" for path, value in (values or {}).items()]
+    sets += [f"--api-versions={version}" for version in api_versions]
     options = ["--namespace", NAMESPACE, "--kube-version", kube_version, *sets]
     return helm("template", release, str(CHART), *options, name=name, check=check)
 

@@ -37,7 +37,10 @@ def pod(
     owner="uid",
     labels=None,
     uid=None,
+    waiting=None,
+    init=False,
 ):
+    """`waiting` is why its only container (an init container with `init`) waits."""
     pinned = {
         "nodeAffinity": {
             "requiredDuringSchedulingIgnoredDuringExecution": {
@@ -59,11 +62,13 @@ def pod(
             {"apiVersion": "x/v1", "kind": "DaemonSet", "name": "ds", "uid": owner, "controller": True}
         ]
     conditions = [{"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": since}]
+    statuses = [{"name": "c", "state": {"waiting": {"reason": waiting}}}] if waiting else []
     raw = {
         "metadata": meta,
         "spec": {"nodeName": node if scheduled else "", "affinity": pinned},
         "status": {"phase": phase, "conditions": conditions},
     }
+    raw["status"]["initContainerStatuses" if init else "containerStatuses"] = statuses
     return msgspec.convert(raw, Pod)
 
 
@@ -121,6 +126,7 @@ def view(
     status=None,
     annotations=None,
     pulled=frozenset(),
+    failing=frozenset(),
     **spec,
 ):
     """A View: `rolling` and `spec` are in wire names, as is `status`; verdicts say RUN for all nodes with pods."""
@@ -140,6 +146,7 @@ def view(
         now=parse_rfc3339(now),
         template_generation=generation,
         pulled=pulled,
+        failing=failing,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from support.live import Live
 
 IMAGE = "localhost/nodewright-demo:1"
+NEXT_IMAGE = "localhost/nodewright-demo:2"  # the same under another name
 PORT = 8080
 # The tests place Pods themselves; whatever keeps ordinary Pods away from Nodewright nodes is not their subject.
 _TOLERATIONS = [{"key": "nodewright.dev/agent", "operator": "Exists"}]

@@ -43,11 +43,13 @@ async def until(check: Callable[[], Awaitable[Any]], timeout: float = 60.0, ever
 class Spawned:
     """A `nodewright scheduler` process. `name` is for its log; `port` serves its probes."""
 
+    command = "scheduler"
+
     def __init__(self, name: str, kubeconfig: Path, directory: Path, *arguments: str) -> None:
         self.name = name
         self.log = directory / f"{name}.log"
         self.port = _free_port()
-        argv = [sys.executable, "-m", "nodewright.cli.main", "scheduler", "--kubeconfig", str(kubeconfig)]
+        argv = [sys.executable, "-m", "nodewright.cli.main", self.command, "--kubeconfig", str(kubeconfig)]
         argv += [f"--metrics-bind=127.0.0.1:{self.port}", *arguments]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)

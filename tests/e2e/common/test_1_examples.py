@@ -1,5 +1,6 @@
 """Every example does what its first line says, on whatever cluster this is."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 
 from support.cluster import EXAMPLES
 from support.live import Live, is_ready
-from support.live_facts import Facts
-from support.live_objects import Traffic
+from support.live_facts import RELEASE_NAMESPACE, Facts
+from support.live_objects import NEXT_IMAGE, Traffic
 
 DEFAULT = "default"
 
@@ -63,6 +64,74 @@ def daemonset(live: Live, facts: Facts) -> None:
 
     status = live.wait("status of hello", counted)
     assert status["desiredNumberScheduled"] == status["currentNumberScheduled"] == len(facts.nodes)
+
+
+def rollout_steps(live: Live, facts: Facts) -> None:
+    ready_pods(live, "careful", len(facts.nodes))
+
+    def complete() -> dict | None:
+        found = live.custom.get_namespaced_custom_object("nodewright.dev", "v1alpha1", DEFAULT, "daemonsets", "careful")
+        conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", [])}
+        return conditions if conditions.get("Progressing", {}).get("reason") == "NewRevisionAvailable" else None
+
+    conditions = live.wait("careful rolled out", complete)
+    assert {name: conditions[name]["status"] for name in ("Available", "Degraded")} == {
+        "Available": "True",
+        "Degraded": "False",
+    }
+
+
+def nds_status(live: Live, name: str, **wanted: object) -> dict:
+    """The status of a DaemonSet of ours, once it says that and has seen the newest spec."""
+
+    def matches() -> dict | None:
+        found = live.custom.get_namespaced_custom_object("nodewright.dev", "v1alpha1", DEFAULT, "daemonsets", name)
+        status = found.get("status", {})
+        fresh = status.get("observedGeneration") == found["metadata"]["generation"]
+        return status if fresh and all(status.get(field) == value for field, value in wanted.items()) else None
+
+    return live.wait(f"status of {name}: {wanted}", matches, 90)
+
+
+def node_classes(live: Live, facts: Facts) -> None:
+    def sizes() -> dict[str, str]:
+        pods = live.pods(DEFAULT, "app=sized")
+        ready = [pod for pod in pods if is_ready(pod)]
+        return {pod.spec.node_name: pod.spec.containers[0].resources.requests["cpu"] for pod in ready}
+
+    chosen, others = facts.nodes[0], facts.nodes[1:]
+    live.wait("normal sizes", lambda: sizes() == dict.fromkeys(facts.nodes, "10m"), 90)
+    before = {pod.spec.node_name: pod.metadata.uid for pod in live.pods(DEFAULT, "app=sized")}
+    live.kubectl("label", "node", chosen, "size=large", "--overwrite")
+    try:
+        live.wait("a large size", lambda: sizes() == {chosen: "20m", **dict.fromkeys(others, "10m")}, 90)
+        after = {pod.spec.node_name: pod.metadata.uid for pod in live.pods(DEFAULT, "app=sized")}
+        assert {node for node in after if after[node] != before[node]} == {chosen}
+    finally:
+        live.kubectl("label", "node", chosen, "size-")
+
+
+def run_once(live: Live, facts: Facts) -> None:
+    count = len(facts.nodes)
+    status = nds_status(live, "prepare", numberAvailable=count)
+    assert status["numberReady"] == status["updatedNumberScheduled"] == count
+    pods = live.pods(DEFAULT, "app=prepare")
+    assert {pod.status.phase for pod in pods} == {"Succeeded"}
+    assert {pod.spec.node_name: live.log(pod.metadata.name, DEFAULT).strip() for pod in pods} == {
+        node: f"prepared {node}" for node in facts.nodes
+    }
+
+
+def image_updates(live: Live, facts: Facts) -> None:
+    before = {pod.metadata.uid for pod in ready_pods(live, "updated", len(facts.nodes))}
+    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": NEXT_IMAGE}]
+    live.kubectl("patch", "nds", "updated", "-n", DEFAULT, "--type=json", "-p", json.dumps(patch))
+    count = len(facts.nodes)
+    nds_status(live, "updated", updatedNumberScheduled=count, numberAvailable=count)
+    pods = live.pods(DEFAULT, "app=updated")
+    assert {pod.metadata.uid for pod in pods} == before
+    assert {pod.spec.containers[0].image for pod in pods} == {NEXT_IMAGE}
+    assert {pod.status.container_statuses[0].restart_count for pod in pods} == {1}
 
 
 def service(live: Live, facts: Facts) -> None:
@@ -124,8 +193,35 @@ def mixed(live: Live, facts: Facts) -> None:
     live.wait("all mixed Pods behind the Service", lambda: backends(live, "mixed") == names)
 
 
+def node_readiness(live: Live, facts: Facts) -> None:
+    for app in ("node-network", "node-storage"):
+        ready_pods(live, app, len(facts.nodes))
+    home = RELEASE_NAMESPACE if facts.release else "kube-system"
+
+    def told() -> bool:
+        data = live.core.read_namespaced_config_map("nodewright-startup-taints", home).data or {}
+        wanted = dict.fromkeys(("default.node-network", "default.node-storage"), "NoSchedule")
+        return wanted.items() <= data.items()
+
+    live.wait("the taints of new Nodes told to the API server", told)
+
+
+def drain_order(live: Live, facts: Facts) -> None:
+    priorities = {
+        app: {pod.spec.priority or 0 for pod in ready_pods(live, app, len(facts.nodes))}
+        for app in ("log-shipper", "log-collector")
+    }
+    assert priorities == {"log-shipper": {0}, "log-collector": {1000}}
+
+
 CHECKS: dict[str, Callable[[Live, Facts], None]] = {
     "10-daemonset.yaml": daemonset,
+    "12-rollout-steps.yaml": rollout_steps,
+    "13-node-classes.yaml": node_classes,
+    "14-run-once.yaml": run_once,
+    "15-image-updates.yaml": image_updates,
+    "16-node-readiness.yaml": node_readiness,
+    "17-drain-order.yaml": drain_order,
     "20-service.yaml": service,
     "30-client.yaml": client,
     "40-scheduler.yaml": scheduler,

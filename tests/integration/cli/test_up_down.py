@@ -156,3 +156,44 @@ def test_our_components_stay_within_their_rights(layout: Layout) -> None:
     for name in (OPERATOR, SCHEDULER):
         log = layout.log(name).read_text().lower()
         assert "forbidden" not in log, log
+
+
+NODE = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}
+DAEMONSET = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: ds}
+spec:
+  selector: {matchLabels: {app: ds}}
+  template:
+    metadata: {labels: {app: ds}}
+    spec:
+      tolerations: [{operator: Exists}]
+      containers: [{name: c, image: i}]
+"""
+
+
+def test_a_cluster_of_an_older_version_changes_over_to_our_daemonset_controller(
+    layout: Layout, binaries: dict[str, Path], tmp_path: Path
+) -> None:
+    up(layout)
+    cluster = LocalCluster.load(layout)
+    # as it was before apps/v1 was taken over
+    cluster.start_controller_manager(binaries[CONTROLLER_MANAGER])
+    operator = cluster.component(OPERATOR).running()
+    assert operator is not None
+    arguments = [part for part in operator.argv[3:] if not part.startswith("--take-over")]
+    cluster.start_own(OPERATOR, arguments, inputs=[layout.kubeconfig(OPERATOR)])
+    before = pids(layout)
+
+    up(layout)
+    now = pids(layout)
+    assert {name for name in now if now[name] != before[name]} == {CONTROLLER_MANAGER, OPERATOR}
+    (tmp_path / "objects.yaml").write_text(f"{json.dumps(NODE)}\n---\n{DAEMONSET}")
+    assert nodewright(layout, "kubectl", "apply", "-f", str(tmp_path / "objects.yaml")).returncode == 0
+    ready = "--for=jsonpath={.status.currentNumberScheduled}=1"
+    waited = nodewright(layout, "kubectl", "wait", ready, "daemonset/ds", "--timeout=60s")
+    assert waited.returncode == 0, waited.stderr
+    shown = nodewright(layout, "kubectl", "get", "daemonset", "ds", "-o", "json", "--show-managed-fields")
+    managers = json.loads(shown.stdout)["metadata"]["managedFields"]
+    assert [m["manager"] for m in managers if m.get("subresource") == "status"] == ["nodewright-operator"]

@@ -63,6 +63,10 @@ class World:
             with contextlib.suppress(NotFound):
                 await self.client.delete(NODES, name)
 
+    def on_pods(self, handler):
+        """Call handler(old, new) on each change of a pod from now on."""
+        self._caches[PODS].add_handler(handler)
+
     def _note(self, kind, old, new):
         what = "added" if old is None else "deleted" if new is None else "modified"
         self.log.append((kind, what, (new or old)["metadata"]["name"]))
@@ -147,6 +151,8 @@ class World:
     def pods_by_node(self):
         found = {}
         for pod in self.pods():
+            if "affinity" not in pod["spec"]:
+                continue  # not of a DaemonSet
             terms = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
             (node,) = terms["nodeSelectorTerms"][0]["matchFields"][0]["values"]
             found[node] = pod

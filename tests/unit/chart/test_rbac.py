@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nodewright.controllers.daemonset.nodetaints import CONFIG_MAP
 from support.chart import ROOT, render
 
 CP = "operator/nodewright"
@@ -18,7 +19,9 @@ Use = tuple[str, str]
 USES: dict[tuple[str, str, str], dict[str, Use]] = {
     ("operator", "nodewright.dev", "daemonsets"): {
         "get": (f"{CP}/controllers/daemonset/ownership.py", r"client\.get\(\s*self\._kind\.resource"),
-        **dict.fromkeys(WATCH, (f"{CP}/controllers/daemonset/controller.py", r"self\.watch\(\s*self\.kind\.resource")),
+        **dict.fromkeys(
+            WATCH, (f"{CP}/controllers/daemonset/caches.py", r"WatchCache\(\s*self\._client,\s*kind\.resource")
+        ),
     },
     ("operator", "nodewright.dev", "daemonsets/status"): {
         "patch": (
@@ -40,20 +43,27 @@ USES: dict[tuple[str, str, str], dict[str, Use]] = {
     },
     ("operator", "apps", "controllerrevisions"): {
         "get": (f"{CP}/controllers/daemonset/history.py", r"client\.get\(CONTROLLERREVISIONS"),
-        **dict.fromkeys(WATCH, (f"{CP}/controllers/daemonset/controller.py", r"self\.watch\(\s*CONTROLLERREVISIONS")),
+        **dict.fromkeys(
+            WATCH, (f"{CP}/controllers/daemonset/caches.py", r"WatchCache\(\s*client, CONTROLLERREVISIONS")
+        ),
         "create": (f"{CP}/controllers/daemonset/history.py", r"client\.create\(CONTROLLERREVISIONS"),
         "delete": (f"{CP}/controllers/daemonset/history.py", r"client\.delete\(CONTROLLERREVISIONS"),
         "patch": (f"{CP}/controllers/daemonset/history.py", r"client\.patch\(CONTROLLERREVISIONS"),
     },
     ("operator", "", "pods"): {
-        **dict.fromkeys(WATCH, (f"{CP}/controllers/daemonset/controller.py", r"self\.watch\(PODS")),
-        "create": (f"{CP}/controllers/daemonset/actions.py", r"client\.create\(PODS"),
-        "delete": (f"{CP}/controllers/daemonset/actions.py", r"client\.delete\(PODS"),
+        **dict.fromkeys(WATCH, (f"{CP}/controllers/daemonset/caches.py", r"WatchCache\(\s*client, PODS")),
+        "create": (f"{CP}/controllers/daemonset/actions.py", r"_writer\.create\(PODS"),
+        "delete": (f"{CP}/controllers/daemonset/actions.py", r"_writer\.delete\(PODS"),
         "patch": (f"{CP}/controllers/daemonset/history.py", r"client\.patch\(\s*PODS"),
     },
-    ("operator", "", "nodes"): dict.fromkeys(
-        WATCH, (f"{CP}/controllers/daemonset/controller.py", r"self\.watch\(NODES")
-    ),
+    ("operator", "", "nodes"): {
+        **dict.fromkeys(WATCH, (f"{CP}/controllers/daemonset/caches.py", r"WatchCache\(client, NODES")),
+        "patch": (f"{CP}/controllers/daemonset/nodetaints.py", r"client\.patch\(NODES"),
+    },
+    ("operator", "", "configmaps"): {
+        **dict.fromkeys(WATCH, (f"{CP}/controllers/daemonset/nodetaints.py", r"self\.watch\(\s*CONFIGMAPS")),
+        "patch": (f"{CP}/controllers/daemonset/nodetaints.py", r"client\.patch\(CONFIGMAPS"),
+    },
     ("operator", "", "events"): dict.fromkeys(
         ("create", "patch"), (f"{CP}/framework/controller.py", r"EventRecorder\((?!.*series_api)")
     ),
@@ -181,6 +191,11 @@ USES: dict[tuple[str, str, str], dict[str, Use]] = {
         "delete": (f"{CP}/cli/selftest.py", r"\(SERVICES, DAEMONSETS, PODS\)"),
     },
 }
+# The same lines serve apps/v1, where that is taken over.
+USES |= {
+    ("operator", "apps", resource): USES["operator", "nodewright.dev", resource]
+    for resource in ("daemonsets", "daemonsets/status", "daemonsets/finalizers")
+}
 UPSTREAM = {
     "system:node-bootstrapper": (f"{NA}/bootstrap/request.py", r"client\.create\(CSRS"),
     "system:certificates.k8s.io:certificatesigningrequests:nodeclient": (f"{NA}/bootstrap/csr.py", r"system:nodes"),
@@ -190,7 +205,11 @@ UPSTREAM = {
     ),
 }
 # With a proxy inside of each agent, the agent has its rules too.
-OBJECTS = [*render(), *render({"proxy.enabled": False, "agent.config": {"proxy_mode": "auto"}})]
+OBJECTS = [
+    *render(),
+    *render({"proxy.enabled": False, "agent.config": {"proxy_mode": "auto"}}),
+    *render({"operator.takeOver": ["apps/v1"], "apiServer.endpoint": "https://192.0.2.1:6443"}),
+]
 ROLES = [obj for obj in OBJECTS if obj["kind"] in ("Role", "ClusterRole")]
 
 
@@ -224,6 +243,14 @@ def test_secrets_are_granted_by_name_in_one_namespace() -> None:
                 assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["nodewright-webhook-tls"]
 
 
+def test_configmaps_are_granted_by_name_in_one_namespace() -> None:
+    for role in ROLES:
+        for rule in role["rules"]:
+            if "configmaps" in rule["resources"]:
+                assert role["kind"] == "Role"
+                assert rule["resourceNames"] == [CONFIG_MAP]
+
+
 def test_leases_are_changed_by_name() -> None:
     for role in ROLES:
         for rule in role["rules"]:
@@ -237,6 +264,21 @@ def test_the_names_of_the_leases_are_those_of_the_code() -> None:
     assert 'lease_name: str = "nodewright-operator"' in operator
     scheduler = (ROOT / CP / "scheduler/process.py").read_text()
     assert re.search(r'LEASE_NAME = "nodewright-scheduler"|lease_name: str = "nodewright-scheduler"', scheduler)
+
+
+def test_the_operator_is_told_what_to_take_over() -> None:
+    def arguments(objects: list[Any]) -> list[str]:
+        (found,) = (obj for obj in objects if obj["kind"] == "Deployment" and "operator" in obj["metadata"]["name"])
+        return [a for a in found["spec"]["template"]["spec"]["containers"][0]["args"] if "take-over" in a]
+
+    assert arguments(render()) == []
+    both = {"operator.takeOver": ["apps/v1"], "apiServer.endpoint": "https://192.0.2.1:6443"}
+    assert arguments(render(both)) == ["--take-over=apps/v1"]
+
+
+def test_daemonsets_of_apps_are_granted_only_where_they_are_taken_over() -> None:
+    (role,) = (obj for obj in render() if obj["kind"] == "ClusterRole" and obj["metadata"]["name"].endswith("operator"))
+    assert not [rule for rule in role["rules"] if "apps" in rule["apiGroups"] and "daemonsets" in rule["resources"]]
 
 
 KEYS = sorted(granted())

@@ -56,6 +56,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"operator.replicas": 0}, "/operator/replicas"),
     ({"operator.replicas": "two"}, "/operator/replicas"),
     ({"operator.controllers": []}, "/operator/controllers"),
+    ({"operator.takeOver": ["apps/v2"]}, "/operator/takeOver/0"),
+    ({"operator.takeOver": ["apps/v1"]}, "operator.takeOver: the proxy is an apps/v1 DaemonSet"),
     ({"scheduler.schedulerNames": ["A B"]}, "/scheduler/schedulerNames/0"),
     ({"scheduler.plugins": ["NodeName=x"]}, "/scheduler/plugins/0"),
     ({"scheduler.verbosity": 9}, "/scheduler/verbosity"),

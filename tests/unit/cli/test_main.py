@@ -55,6 +55,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["operator", "--take-over", "apps/v2"], 2, "'apps/v2' cannot be taken over; what can is apps/v1"),
         (["status"], 3, "there is no cluster default"),
         (["kubeconfig"], 3, "there is no cluster default"),
         (["kubectl", "get", "pods"], 3, "there is no cluster default"),

@@ -4,6 +4,7 @@ import pytest
 from nodewright.controllers.admission import dryrun
 from nodewright.controllers.admission.daemonset import DaemonSetReviewer, advise, check
 from nodewright.framework.webhook.review import GroupVersionKind, Request
+from nodewright.kube.client import ObjectList
 from nodewright.kube.errors import BadRequest, Forbidden, Invalid, ServerUnavailable
 from support.bad_templates import BAD, template
 
@@ -86,6 +87,9 @@ class Api:
             raise self.error
         return b"{}"
 
+    async def list(self, *_args, **_more):
+        return ObjectList([], "1")
+
 
 def request(new, old=None):
     kind = GroupVersionKind("nodewright.dev", "v1alpha1", "DaemonSet")
@@ -165,3 +169,118 @@ async def test_a_slow_api_server_is_not_waited_for(monkeypatch):
     answer = await DaemonSetReviewer(Slow())(request(daemonset(template())))
     assert not answer.causes
     assert "no answer in 0.05 s" in answer.warnings[0]
+
+
+def sized(*containers, name="big", selector=None, **spec):
+    override = {
+        "name": name,
+        "nodeSelector": selector or {"matchLabels": {"size": "big"}},
+        "containers": list(containers),
+    }
+    limited = template(
+        container={"resources": {"limits": {"memory": "1Gi"}}, "env": [{"name": "A", "value": "1"}]},
+        initContainers=[{"name": "first", "image": "i"}],
+    )
+    return daemonset(limited, nodeOverrides=[override], **spec)
+
+
+def named(**more):
+    return {"name": template()["spec"]["containers"][0]["name"], **more}
+
+
+@pytest.mark.parametrize(
+    ("ds", "expected"),
+    [
+        (sized(named(env=[{"name": "B", "value": "2"}]), {"name": "first"}), []),
+        (sized(named(), {"name": "x"}), ['spec.nodeOverrides[0].containers[1].name: Not found: "x"']),
+        (
+            sized(named(resources={"requests": {"memory": "2Gi"}})),  # above the template's limit
+            [
+                'spec.nodeOverrides[0].containers[0].resources.requests: Invalid value: "2Gi": '
+                "must be less than or equal to memory limit of 1Gi"
+            ],
+        ),
+        (sized(named(resources={"requests": {"memory": "2Gi"}, "limits": {}})), []),
+        (
+            sized(named(resources={"limits": {"cpu": "-1"}})),
+            [
+                'spec.nodeOverrides[0].containers[0].resources.limits[cpu]: Invalid value: "-1": '
+                "must be greater than or equal to 0"
+            ],
+        ),
+        (
+            sized(named(), selector={"matchExpressions": [{"key": "a", "operator": "In"}]}),
+            [
+                "spec.nodeOverrides[0].nodeSelector.matchExpressions[0].values: Required value: "
+                "must be specified when `operator` is 'In' or 'NotIn'"
+            ],
+        ),
+    ],
+)
+def test_overrides(ds, expected):
+    assert texts(check(ds, {})) == expected
+
+
+async def test_each_override_is_tried_as_a_pod_and_its_faults_are_told_where_they_are_written():
+    class Picky(Api):
+        async def request(self, method, path, *, params, body):
+            await super().request(method, path, params=params, body=body)
+            env = self.asked[-1][3]["spec"]["containers"][0]["env"]
+            if len(env) > 1:
+                raise invalid(
+                    ("spec.containers[0].env[1].name", "bad name"),
+                    ("spec.containers[0].env[0].name", "another bad name"),
+                    ("spec.containers[0].resources.limits[cpu]", "bad amount"),
+                    ("spec.containers[7].name", "of another webhook's container"),
+                    ("spec.nodeName", "elsewhere"),
+                )
+            return b"{}"
+
+    api = Picky()
+    answer = await DaemonSetReviewer(api)(request(sized(named(env=[{"name": "B", "value": "2"}]))))
+    assert len(api.asked) == 2
+    assert api.asked[1][3]["metadata"]["annotations"].keys() == {"nodewright.dev/node-class"}
+    where = "spec.nodeOverrides[0]"
+    assert texts(answer.causes) == [
+        f"{where}.containers[0].env[0].name: bad name",
+        f"{where}: spec.containers[0].env[0].name: another bad name",
+        f"{where}.containers[0].resources.limits[cpu]: bad amount",
+        f"{where}: spec.containers[7].name: of another webhook's container",
+        f"{where}: spec.nodeName: elsewhere",
+    ]
+
+
+async def test_overrides_that_change_are_tried_and_others_are_not():
+    api = Api()
+    first, second = sized(named()), sized(named(env=[{"name": "B", "value": "2"}]))
+    await DaemonSetReviewer(api)(request(second, first))
+    assert len(api.asked) == 2
+    await DaemonSetReviewer(api)(request({**first, "metadata": {"name": "x", "labels": {"a": "b"}}}, first))
+    assert len(api.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "once", "supported"),
+    [
+        ("Always", False, None),
+        ("OnFailure", False, '"Always"'),
+        ("Never", True, None),
+        ("OnFailure", True, None),
+        ("Always", True, '"Never", "OnFailure"'),
+        ("", True, '"Never", "OnFailure"'),
+    ],
+)
+def test_pods_that_run_once_have_an_end(policy, once, supported):
+    ds = daemonset(template(restartPolicy=policy, activeDeadlineSeconds=9 if once else None), runOnce=once)
+    expected = f'Unsupported value: "{policy or "Always"}": supported values: {supported}'
+    assert texts(check(ds, {})) == ([f"spec.template.spec.restartPolicy: {expected}"] if supported else [])
+
+
+def test_an_update_in_place_while_surging_is_told_to_have_no_effect():
+    def advice(**rolling):
+        return advise(daemonset(template(), updateStrategy={"rollingUpdate": rolling}))
+
+    assert advice(podUpdate="InPlaceIfPossible") == []
+    assert advice(podUpdate="InPlaceIfPossible", maxSurge="0%") == []
+    (text,) = advice(podUpdate="InPlaceIfPossible", maxSurge=1)
+    assert text.startswith("spec.updateStrategy.rollingUpdate.podUpdate: has no effect with maxSurge")

@@ -3,7 +3,7 @@ import pytest
 from nodewright.controllers.daemonset.extensions import RollingUpdate
 from nodewright.controllers.daemonset.numbers import scaled
 from nodewright.controllers.daemonset.rollout import limits, roll
-from support.daemonset_objects import RUN, STAY, pod, targets, view
+from support.daemonset_objects import RUN, STAY, node, pod, targets, view
 
 
 def step(pods, unavailable=1, surge=0, verdicts=None, **more):
@@ -111,3 +111,79 @@ def test_a_paused_rollout_replaces_nothing():
     assert step(pods, 3, paused=True) == ([], [])
     assert step(pods, 0, 3, paused=True) == ([], [])
     assert step(pods, 3, annotations={"nodewright.dev/paused": "true"}) == ([], [])
+
+
+def test_held_nodes_are_left_out():
+    pods = [old("a", "n1"), old("b", "n2"), old("c", "n3", ready=False)]
+    seen = view(pods, rolling={"partition": 2, "maxUnavailable": 3}, status={"currentRevision": "old"})
+    assert [p.metadata.name for p in roll(seen, targets(seen)).delete] == ["a"]
+    seen = view(pods, rolling={"partition": 2, "maxSurge": 3}, status={"currentRevision": "old"})
+    assert roll(seen, targets(seen)).create == ["n1"]
+
+
+def within(pods, unavailable=1, surge=0, verdicts=None, **more):
+    rolling = {"maxUnavailable": unavailable, "maxSurge": surge, "unavailablePods": "WithinBudget"}
+    seen = view(pods, verdicts, rolling=rolling, **more)
+    found = roll(seen, targets(seen))
+    return [p.metadata.name for p in found.delete], found.create
+
+
+def test_within_the_budget_unavailable_old_pods_go_first_and_in_turn():
+    pods = [old("a", "n1"), old("b", "n2", ready=False), old("c", "n3", ready=False), old("d", "n4")]
+    assert within(pods, 1) == (["b"], [])
+    assert within(pods, 2) == (["b", "c"], [])
+    assert within(pods, 3) == (["b", "c", "a"], [])
+    assert within([*pods[:1], pod("b2", "n2", ready=False), *pods[2:]], 1) == ([], [])
+    assert within([*pods[:1], pod("b2", "n2"), *pods[2:]], 1) == (["c"], [])
+    assert within([*pods[:1], *pods[2:]], 1, verdicts=dict.fromkeys(["n1", "n2", "n3", "n4"], RUN)) == ([], [])
+
+
+def test_within_the_budget_a_held_unavailable_pod_counts_for_available_ones_only():
+    pods = [old("a", "n1", ready=False), old("b", "n2"), old("c", "n3", ready=False)]
+    canary = {"matchLabels": {"canary": "yes"}}
+    nodes = {"n1": node("n1", {"canary": "yes"}), "n2": node("n2", {"canary": "yes"}), "n3": node("n3")}
+    rolling = {"maxUnavailable": 1, "unavailablePods": "WithinBudget", "nodeSelector": canary}
+    seen = view(pods, nodes=nodes, rolling=rolling, status={"currentRevision": "old"})
+    assert [p.metadata.name for p in roll(seen, targets(seen)).delete] == ["a"]
+
+
+def test_within_the_budget_while_surging():
+    pods = [old("a", "n1"), old("b", "n2", ready=False), old("c", "n3", ready=False)]
+    assert within(pods, 0, 1) == ([], ["n2"])
+    assert within(pods, 0, 3) == ([], ["n2", "n3", "n1"])
+    # The old pod on n2 went as soon as the new one was there: the node is still being worked on.
+    assert within([pods[0], pod("b2", "n2", ready=False), pods[2]], 0, 1) == ([], [])
+    assert within([pods[0], pod("b2", "n2", ready=False), pods[2]], 0, 3) == ([], ["n3", "n1"])
+    assert within([pods[0], pod("b2", "n2"), pods[2]], 0, 1) == ([], ["n3"])
+
+
+def pulling(pods, pulled=(), **rolling):
+    rolling = {"maxUnavailable": 1, "prePull": {"maxParallel": 2}, **rolling}
+    seen = view(pods, rolling=rolling, pulled=set(pulled))
+    found = roll(seen, targets(seen))
+    return [p.metadata.name for p in found.delete], found.create, found.pre_pull
+
+
+def test_images_are_pulled_before_a_pod_goes():
+    pods = [old("a", "n1"), old("b", "n2"), old("c", "n3", ready=False), pod("d", "n4")]
+    assert pulling(pods) == ([], [], ["n3", "n1"])
+    assert pulling(pods, ["n3"]) == (["c"], [], ["n1", "n2"])
+    assert pulling(pods, ["n1", "n3"], maxUnavailable=2) == (["c", "a"], [], ["n2"])
+    assert pulling(pods, ["n2", "n3"], maxUnavailable=2) == (["c", "b"], [], ["n1"])  # whoever is ready goes first
+    assert pulling(pods, ["n1", "n2", "n3"]) == (["c"], [], [])
+
+
+def test_images_are_pulled_before_a_surge():
+    pods = [old("a", "n1"), old("b", "n2"), old("c", "n3", ready=False)]
+    assert pulling(pods, maxUnavailable=0, maxSurge=1) == ([], [], ["n3", "n1"])
+    assert pulling(pods, ["n1"], maxUnavailable=0, maxSurge=1) == ([], ["n1"], ["n3", "n2"])
+
+
+def test_nothing_is_pulled_for_held_nodes_or_on_the_way_back():
+    pods = [pod("a", "n1", ready=False), old("b", "n2")]
+    rolling = {"prePull": {}, "onFailure": "Rollback", "maxFailed": 0}
+    seen = view(pods, rolling=rolling, status={"currentRevision": "old"})
+    back = roll(seen, targets(seen, failed_revision="new"))
+    assert ([p.metadata.name for p in back.delete], back.pre_pull) == (["a"], [])
+    seen = view(pods, rolling=rolling, status={"currentRevision": "old"}, paused=True)
+    assert roll(seen, targets(seen)).pre_pull == []

@@ -1,7 +1,9 @@
 import msgspec
+import pytest
 
+from nodewright.controllers.daemonset.decide import decide
 from nodewright.controllers.daemonset.model import DaemonSetStatus
-from nodewright.controllers.daemonset.status import compute, with_ready
+from nodewright.controllers.daemonset.status import compute, with_ready, with_rollout
 from nodewright.kube.times import parse_rfc3339
 from support.daemonset_objects import LEAVE, NOW, RUN, pod, targets, view
 
@@ -91,3 +93,48 @@ def test_the_transition_time_changes_with_the_status_only():
     done = msgspec.structs.replace(again, updated_number_scheduled=1, number_available=1)
     assert ready_of(with_ready(done, 2, None, later)).last_transition_time == "2026-03-01T13:00:00Z"
     assert with_ready(again, 2, ("SyncFailed", "x"), later) == again
+
+
+def revisions_after(pods, verdicts=None, *, current="old", **more):
+    """(current, update) in the status that follows."""
+    seen = view(pods, verdicts, status={"currentRevision": current}, **more)
+    decision = decide(seen, lambda _node: 0.0)
+    after = with_rollout(compute(seen, decision.targets), seen, decision)
+    return after.current_revision, after.update_revision
+
+
+OLD, NEW, STARTING = pod("o", "n1", hash="old"), pod("n", "n2"), pod("s", "n2", ready=False)
+STEPS = {"steps": [{"nodes": "100%", "waitForResume": True}]}
+RESUMED = {"nodewright.dev/resumed-step": "new/1"}
+
+
+@pytest.mark.parametrize(
+    ("pods", "more", "expected"),
+    [
+        pytest.param([OLD, NEW], {}, "old", id="under way"),
+        pytest.param([NEW], {}, "new", id="done"),
+        pytest.param([STARTING], {}, "old", id="not available yet"),
+        pytest.param(
+            [NEW, pod("b", "n2", hash="old", created="2026-03-01T10:00:00Z")], {}, "old", id="beside an old one"
+        ),
+        pytest.param([NEW], {"rolling": STEPS}, "old", id="the last step waits"),
+        pytest.param([NEW], {"rolling": STEPS, "annotations": RESUMED}, "new", id="the last step is done"),
+        pytest.param([OLD, NEW], {"rolling": {"partition": 1}}, "old", id="partition"),
+        pytest.param([STARTING], {"current": "new"}, "new", id="not available any more"),
+        pytest.param([], {"verdicts": {"n1": RUN}, "current": ""}, "new", id="new"),
+        pytest.param([], {"verdicts": {"n1": LEAVE}}, "new", id="no node left"),
+        pytest.param(
+            [], {"verdicts": {"n1": LEAVE}, "rolling": {"partition": 1}}, "old", id="no node left to try it on"
+        ),
+        pytest.param([NEW], {"current": "gone"}, "new", id="what was current was deleted"),
+    ],
+)
+def test_the_current_revision_is_the_last_that_was_complete(pods, more, expected):
+    assert revisions_after(pods, **more) == (expected, "new")
+
+
+def test_what_is_updated_is_of_the_newest_template_also_on_the_way_back():
+    rolling = {"maxFailed": 0, "onFailure": "Rollback"}
+    seen = view([OLD, STARTING], rolling=rolling, status={"currentRevision": "old"})
+    after = compute(seen, targets(seen, failed_revision="new"))
+    assert (after.updated_number_scheduled, after.number_available) == (1, 1)

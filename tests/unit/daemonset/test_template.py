@@ -2,9 +2,9 @@ import msgspec
 
 from nodewright.controllers.daemonset.eligibility import default_tolerations
 from nodewright.controllers.daemonset.model import Pod
-from nodewright.controllers.daemonset.template import PodMaker
+from nodewright.controllers.daemonset.template import PodFactory, PodMaker
 from nodewright.kube.resources import APPS_DAEMONSETS, DAEMONSETS
-from support.daemonset_objects import TEMPLATE, daemonset
+from support.daemonset_objects import TEMPLATE, daemonset, node, targets, view
 
 PREFERRED = [{"weight": 1, "preference": {"matchExpressions": [{"key": "ssd", "operator": "Exists"}]}}]
 REQUIRED = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]}
@@ -93,3 +93,11 @@ def test_a_default_toleration_replaces_a_limited_one():
     tolerations = make({"spec": {**TEMPLATE["spec"], "tolerations": [limited]}})["spec"]["tolerations"]
     assert len(tolerations) == len(default_tolerations(False))
     assert "tolerationSeconds" not in tolerations[0]
+
+
+def test_marks_copied_from_a_pod_are_left_out():
+    """Else the pods of a template that has them would never be current."""
+    marks = {"nodewright.dev/node-class": "big/1", "nodewright.dev/in-place-update": '{"c":1}', "x": "y"}
+    template = {**TEMPLATE, "metadata": {"labels": {"app": "a"}, "annotations": marks}}
+    seen = view((), ds=daemonset(template), nodes={"n1": node("n1")})
+    assert PodFactory(DAEMONSETS, seen, targets(seen)).pod_for("n1")["metadata"]["annotations"] == {"x": "y"}

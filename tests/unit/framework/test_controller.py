@@ -8,7 +8,9 @@ import pytest
 from nodewright.framework.controller import Controller, Result, TerminalError
 from nodewright.framework.logs import ContextFilter
 from nodewright.framework.ratelimit import ItemBackoff, RetryLimiter, TokenBucket
+from nodewright.kube.cache import WatchCache
 from nodewright.kube.errors import ApiError, Conflict, ServerUnavailable
+from nodewright.kube.resources import PODS
 
 
 class Scripted(Controller):
@@ -129,3 +131,16 @@ async def test_log_lines_carry_the_object_and_a_reconcile_id(caplog):
     (record,) = [r for r in caplog.records if r.getMessage() == "hello"]
     assert (record.controller, record.namespace, record.object) == ("scripted", "ns", "a")
     assert len(record.reconcileID) == 8
+
+
+async def test_a_shared_cache_feeds_each_controller_with_its_own_keys():
+    cache = WatchCache(None, PODS, type=dict)
+    first, second = Scripted(), Scripted()
+    first.share(cache, enqueue=lambda old, new: ["first"])
+    second.share(cache, enqueue=lambda old, new: ["second"])
+    assert first.caches() == second.caches() == [cache]
+    cache._dispatch([(None, {"metadata": {"name": "p", "namespace": "ns"}})])
+    assert await first.queue.get() == "first"
+    assert await second.queue.get() == "second"
+    assert not len(first.queue)
+    assert not len(second.queue)

@@ -157,6 +157,27 @@ async def test_refused_events_are_not_repeated_and_lost_connections_are(stub, cl
     assert messages == ["refused"] + ["tried three times"] * 3
 
 
+async def test_news_of_one_event_that_wait_together_are_posted_once(stub, client):
+    recorder = EventRecorder(client, component="c", instance="i")
+    for i in range(20):
+        stub.answer({}, 201)
+        recorder.event(pod(), "Normal", "Created", f"pod {i}")
+    recorder.event(pod(), "Warning", "Failed", "no")
+    stub.answer({}, 201)
+    async with running(recorder):
+        assert await recorder.flush()
+        sent = [(r.method, msgspec.json.decode(b)) for r, b in zip(stub.requests, stub.bodies, strict=True)]
+        assert [method for method, _ in sent] == ["POST"] * 11
+        assert [body["message"] for _, body in sent[8:]] == ["pod 8", "(combined from similar events): pod 19", "no"]
+        assert [body["count"] for _, body in sent[8:]] == [1, 11, 1]
+        for i in range(2):
+            recorder.event(pod(), "Normal", "Created", f"late {i}")
+        assert await recorder.flush()
+    assert stub.requests[11].method == "PATCH"
+    assert msgspec.json.decode(stub.bodies[11])["count"] == 13
+    assert len(stub.requests) == 12
+
+
 async def test_a_dead_server_blocks_nobody(stub, client):
     recorder = EventRecorder(client, component="c", instance="i")
     async with running(recorder):

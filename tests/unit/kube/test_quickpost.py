@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from nodewright.kube.config import Config
-from nodewright.kube.quickpost import NO_ANSWER, QuickPoster
+from nodewright.kube.quickpost import NO_ANSWER, NOT_SENT, QuickPoster
 
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n3;x=y\r\nabc\r\n0\r\n\r\n"
@@ -82,6 +82,21 @@ async def test_connections_are_used_again(answer):
         assert server.connections == 1
 
 
+@pytest.mark.parametrize(("answer", "body"), [(CREATED, b"{}"), (CHUNKED, b"{}abc")])
+async def test_the_body_of_an_answer(answer, body):
+    no_content = b"HTTP/1.1 204 No Content\r\n\r\n"
+    async with Server([answer[:30], answer[30:-3], answer[-3:]], no_content) as server:
+        got = await server.poster.ask("DELETE", "/x", b"{}", accept="application/json;as=Y")
+        assert (got.status, got.body) == (201, body)
+        got = await server.poster.ask("PUT", "/x", b"{}")
+        assert (got.status, got.body) == (204, b"")
+        (first, _), (second, _) = server.requests
+        assert first.startswith(b"DELETE /prefix/x HTTP/1.1\r\n")
+        assert b"\r\nAccept: application/json;as=Y\r\n" in first
+        assert b"\r\nAccept: application/json\r\n" in second
+        assert server.connections == 1
+
+
 async def test_refusals_give_their_status_and_keep_the_connection():
     refusal = b"HTTP/1.1 409 Conflict\r\nContent-Length: 8\r\n\r\nconflict"
     async with Server(refusal, CREATED) as server:
@@ -124,6 +139,7 @@ async def test_nobody_there():
         port = server.port
     poster = QuickPoster(Config(f"http://127.0.0.1:{port}"), user_agent="test", connections=1)
     assert await poster.post("/x", b"{}") == NO_ANSWER
+    assert (await poster.ask("POST", "/x", b"{}")).status == NOT_SENT
 
 
 async def test_a_silent_server():
@@ -152,3 +168,4 @@ async def test_no_more_connections_than_allowed():
 async def test_behind_a_proxy_it_keeps_out():
     poster = QuickPoster(Config("http://127.0.0.1:1", proxy_url="http://127.0.0.1:2"), user_agent="t", connections=1)
     assert await poster.post("/x", b"{}") == NO_ANSWER
+    assert (await poster.ask("POST", "/x", b"{}")).status == NOT_SENT

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from unit.pods.pod_doubles import FakeOperations, ImageProblem, Rig, StartError, deleted, make_pod, run_virtual
@@ -62,6 +63,60 @@ def test_crash_back_off_follows_upstream():
         assert crashed[0].last_state.terminated.reason == "Error"
         assert all(s.phase == "Running" for s in rig.sink.statuses if s.container_statuses[0].restart_count)
         assert rig.events.reasons().count("BackOff") == 3
+
+
+def with_image(pod, image):
+    (container,) = pod.spec.containers
+    changed = msgspec.structs.replace(container, image=image)
+    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, containers=[changed]))
+
+
+def test_changes_of_the_image_restart_at_once_and_count():
+    @scenario(make_pod())
+    async def _(rig: Rig) -> None:
+        for number in range(1, 4):
+            await asyncio.sleep(1)
+            rig.worker.update(with_image(rig.worker.pod, f"img:{number}"))
+            await asyncio.sleep(1)
+            assert rig.one.ready
+            assert rig.one.restart_count == number
+            assert rig.one.image == f"img:{number}"
+        assert "BackOff" not in rig.events.reasons()
+
+
+def test_another_image_ends_the_back_off_of_a_crash():
+    @scenario(make_pod(), FakeOperations(lifetimes={"a": [(1, 1)] * 3}))
+    async def _(rig: Rig) -> None:
+        await asyncio.sleep(6)
+        assert rig.one.state.waiting.reason == "CrashLoopBackOff"
+        rig.worker.update(with_image(rig.worker.pod, "img:2"))
+        await asyncio.sleep(0.5)
+        assert rig.one.state.waiting is None
+        assert rig.operations.calls.count("start a") == 3
+
+
+def test_another_image_is_pulled_at_once_where_the_pull_of_one_has_failed():
+    problem = ImageProblem("ErrImagePull", "no such image")
+
+    @scenario(make_pod(), FakeOperations(failures={"image a": [problem] * 2}))
+    async def _(rig: Rig) -> None:
+        await asyncio.sleep(15)
+        assert rig.one.state.waiting.reason == "ImagePullBackOff"
+        rig.worker.update(with_image(rig.worker.pod, "img:2"))
+        await asyncio.sleep(0.5)
+        assert rig.one.ready
+
+
+def test_an_image_that_is_changed_while_it_is_pulled_is_not_started():
+    @scenario(make_pod(), FakeOperations(delays={"image a": 5}))
+    async def _(rig: Rig) -> None:
+        await asyncio.sleep(2)
+        rig.worker.update(with_image(rig.worker.pod, "img:2"))
+        await asyncio.sleep(4)
+        assert "start a" not in rig.operations.calls
+        await asyncio.sleep(5)
+        assert rig.one.ready
+        assert rig.operations.calls.count("image a") == 2
 
 
 def test_back_off_is_reset_after_a_long_run():
