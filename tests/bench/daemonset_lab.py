@@ -16,7 +16,7 @@ from nodewright.controlplane.assets import Assets
 from nodewright.controlplane.certificates import CLUSTER_CA
 from nodewright.controlplane.cluster import CONTROLLER_MANAGER, LocalCluster
 from nodewright.kube.client import Client
-from nodewright.kube.resources import APPS_DAEMONSETS, DAEMONSETS, SERVICEACCOUNTS, Resource
+from nodewright.kube.resources import APPS_DAEMONSETS, CLUSTERROLEBINDINGS, DAEMONSETS, SERVICEACCOUNTS, Resource
 
 OURS, THEIRS = "nodewright", CONTROLLER_MANAGER
 # Whose requests are counted: the identities that the controllers use.
@@ -55,7 +55,7 @@ async def make_account(cluster: LocalCluster, client: Client, folder: Path) -> N
         "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "nodewright:operator"},
         "subjects": [{"kind": "ServiceAccount", **account}],
     }
-    await client.create(Resource(group, "v1", "clusterrolebindings", "ClusterRoleBinding", False), binding)
+    await client.create(CLUSTERROLEBINDINGS, binding)
     asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
     made = await client.create(SERVICEACCOUNTS, asked, namespace, name=name, subresource="token")
     authority = str(cluster.layout.pki / f"{CLUSTER_CA}.crt")

@@ -1,7 +1,7 @@
 """A real control plane for integration tests: etcd and kube-apiserver on loopback, one per session.
 
 `cluster`             the running cluster (.kubeconfig, .dir, .server), without kube-controller-manager
-`controller_manager`  the same cluster with kube-controller-manager running
+`controller_manager`  the same cluster with kube-controller-manager running, but for its daemonset-controller
 `namespace`           a fresh namespace with its default ServiceAccount
 `kubectl`             runs kubectl against the cluster and returns its output
 `make_cluster`        a factory of further clusters, each stopped at the end of the test;
@@ -51,7 +51,8 @@ def cluster(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def controller_manager(cluster: LocalCluster, binaries: dict[str, Path]) -> LocalCluster:
-    cluster.start_controller_manager(binaries["kube-controller-manager"])
+    # without its daemonset-controller: tests serve apps/v1 DaemonSets by ours, and start upstream's where they want it
+    cluster.start_controller_manager(binaries["kube-controller-manager"], replaced=("daemonset-controller",))
     return cluster
 
 

@@ -1,47 +1,35 @@
 """The real DaemonSet controller on a fake API server, with everything that can happen around it in a test's hands.
 
-What is promised, and checked at every write that the controller makes (`_Watchdog`) and at the end (`settle`):
-
-- A pod is created on a node only where no other live one of the DaemonSet is there in truth, unless pods may surge.
-  The one excuse is a write that the server carries out after its sender has given up on it and looked again, or has
-  died: nobody can know of it in time. The doubles that come of that vanish.
-- Of nodes that should have a pod, no more than maxUnavailable are without a ready one because the controller deleted
-  it, and where pods may surge none; whatever the caches show of kubelets' doings, and however late.
-- Only pods and revisions that the DaemonSet controls are deleted, and no revision whose hash a pod of it carries.
-  (A DaemonSet that was deleted, leaving its pods as orphans, goes on until the controller sees it.)
-- Left in peace it settles: one available pod of the newest template per node that should have one, the status says
-  what is so, one revision holds the template, the history is no longer than asked; and then another controller that
-  starts with no memory finds nothing to write.
+What is promised, and checked all the while, is told in `daemonset_checks`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 
 from nodewright.controllers.daemonset import controller as controller_module
-from nodewright.controllers.daemonset.canonical import canonical_bytes
+from nodewright.controllers.daemonset.apps import AppsDaemonSetController
 from nodewright.controllers.daemonset.claims import controller as owner_of
 from nodewright.controllers.daemonset.controller import DaemonSetController
 from nodewright.controllers.daemonset.eligibility import judge
-from nodewright.controllers.daemonset.model import HASH_LABEL, DaemonSet, Node, Pod, Revision, Template
-from nodewright.controllers.daemonset.pods import is_available, is_ready
-from nodewright.controllers.daemonset.revisions import template_of
-from nodewright.controllers.daemonset.rollout import limits
+from nodewright.controllers.daemonset.extensions import RollingUpdate
+from nodewright.controllers.daemonset.model import DaemonSet, Node, Pod, Template
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import PatchType
 from nodewright.kube.codec import WatchEvent
 from nodewright.kube.errors import ApiError
 from nodewright.kube.resources import CONTROLLERREVISIONS, NODES, PODS
 from nodewright.kube.times import format_rfc3339, parse_rfc3339
-from support.fake_cluster import Died, FakeClient, FakeServer, Fault, Object, Write
+from support import daemonset_checks as checks
+from support.daemonset_checks import KEY
+from support.fake_cluster import Died, FakeClient, FakeServer, Fault, Object
 
-KEY = "ns/ds"
 START = "2026-03-01T12:00:00Z"
+_ROLLING = [field.encode_name for field in msgspec.structs.fields(RollingUpdate)]
 _HURRY = 3  # steps without seeing anything new of pods
 
 
@@ -133,7 +121,7 @@ class Lab:
         self.late_nodes: set[str] = set()  # where a late write may land, or has
         self.lates = 0
         self.create_daemonset(**spec)
-        self.server.on_write = Watchdog(self)
+        self.server.on_write = checks.Watchdog(self)
         self.process = Process(self)
 
     def close(self) -> None:
@@ -198,6 +186,9 @@ class Lab:
 
     def edit(self, **spec: Any) -> None:
         self.spec |= spec
+        if rolling := (spec.get("updateStrategy") or {}).get("rollingUpdate"):
+            nulls = dict.fromkeys(name for name in _ROLLING if name not in rolling)
+            spec["updateStrategy"] = {**spec["updateStrategy"], "rollingUpdate": {**rolling, **nulls}}
         if self.ds is not None:
             template = {**self.template(), "spec": {"nodeSelector": None, **self.template()["spec"]}}
             self.server.do("PATCH", self.path, {"spec": {"template": template, **spec}})
@@ -274,7 +265,7 @@ class Lab:
         before = (obj.get("status") or {}).get("conditions") or [{}]
         since = before[0].get("lastTransitionTime") if before[0].get("status") == value else None
         condition = {"type": "Ready", "status": value, "lastTransitionTime": since or format_rfc3339(self.now)}
-        status = {"phase": phase, "conditions": [condition]}
+        status = {"phase": phase, "conditions": [condition], "containerStatuses": _containers(obj)}
         self.server.do("PATCH", self._path("pods", key) + "/status", {"status": status})
 
     def collect_garbage(self) -> None:
@@ -346,148 +337,53 @@ class Lab:
         self.step()
 
     def settle(self) -> None:
-        """Peace until nothing moves, and the look at what has become of it all."""
+        """Peace until nothing moves, and the look at what has become of it all.
+
+        A rollout that is held back, or was given up, has to come to rest, too; then it is let go on.
+        """
         while self._late_writes:
             self.land()
         self.process.client.faults.clear()
-        if self.spec.get("paused") or self.ds is None:
-            self.edit(paused=False)
-        for _ in range(200):
-            before = self.server.version
-            self.collect_garbage()
-            self.calm()
-            if self.server.version == before and not self.process.queue.waiting:
-                if (wait := self.process.seconds_to_wait) is None:
-                    break
-                self.tick(wait)
-        else:
-            raise AssertionError("it never settles")
-        check_settled(self)
+        rolling = (self.spec.get("updateStrategy") or {}).get("rollingUpdate") or {}
+        extra = rolling.keys() - {"maxUnavailable", "maxSurge"}
+        if self.spec.get("paused") or extra:
+            self._rest()
+            checks.check_pods(self)
+            self.image = "v9" if extra else self.image
+            free = {name: value for name, value in rolling.items() if name not in extra}
+            self.edit(paused=False, updateStrategy={**self.spec["updateStrategy"], "rollingUpdate": free or None})
+        self._rest()
+        checks.check_settled(self)
         self.restart()
         sent = self.process.client.sent
         for _ in range(5):
             self.calm()
         assert self.process.client.sent == sent, "a controller that starts finds something to write in a settled state"
 
-
-class Watchdog:
-    """Looks at every write before it takes effect."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self.taken: set[str] = set()  # nodes that the controller has taken a ready pod from, with none ready since
-
-    def __call__(self, write: Write) -> None:
-        """Remember the first thing that may not be: raised here, it would look to the controller like a bad answer."""
-        try:
-            self._look(write)
-        except AssertionError as problem:
-            self._lab.problem = self._lab.problem or problem
-
-    def _look(self, write: Write) -> None:
-        if write.client is None or write.plural != "pods":
-            self._other(write)
-            return
-        lab = self._lab
-        if write.client.is_landing:
-            pod = msgspec.json.decode(msgspec.json.encode(write.after or write.before), type=Pod)
-            lab.late_nodes.add(pod.target_node or "")
-            return
-        if write.verb == "create":
-            self._created(write)
-        elif write.verb == "delete" and write.before is not None:
-            self._deleted(write)
-
-    def _other(self, write: Write) -> None:
-        if write.plural == "pods" and write.after is not None:
-            pod = msgspec.json.decode(msgspec.json.encode(write.after), type=Pod)
-            if is_ready(pod) and not pod.deleting:
-                self.taken.discard(pod.target_node or "")
-        if write.client is not None and write.plural == "controllerrevisions" and write.verb == "delete":
-            lab = self._lab
-            assert write.before is not None
-            gone = msgspec.json.decode(msgspec.json.encode(write.before), type=Revision)
-            assert owner_of(gone.metadata) is not None
-            if not write.client.is_landing and not lab.lates:
-                carried = {p.metadata.labels.get(HASH_LABEL) for p in lab.own(lab.all(PODS, Pod))}
-                assert gone.hash not in carried, f"revision {gone.hash} is deleted, and pods of it are there"
-
-    def _created(self, write: Write) -> None:
-        lab = self._lab
-        pod = msgspec.json.decode(msgspec.json.encode(write.after), type=Pod)
-        node = pod.target_node or ""
-        seen = lab.process.controller.daemonsets.get(KEY)
-        assert seen is not None
-        _, surge = limits(seen.rolling, 100)
-        if surge or node in lab.late_nodes or (lab.ds and lab.ds.metadata.uid != seen.metadata.uid):
-            return
-        there = [p.metadata.name for p in lab.live(node)]
-        assert not there, f"a pod is made for {node}, where {there} live"
-
-    def _deleted(self, write: Write) -> None:
-        lab = self._lab
-        pod = msgspec.json.decode(msgspec.json.encode(write.before), type=Pod)
-        seen = lab.process.controller.daemonsets.get(KEY)
-        assert seen is not None
-        ref = owner_of(pod.metadata)
-        if ref is None and lab.ds is not None and lab.ds.metadata.uid != seen.metadata.uid:
-            return
-        assert ref is not None, f"pod {pod.key} of nobody is deleted"
-        assert ref.uid == seen.metadata.uid, f"pod {pod.key} of {ref} is deleted"
-        node = pod.target_node or ""
-        if node in lab.late_nodes or not is_ready(pod) or pod.deleting:
-            return
-        template = msgspec.json.decode(seen.spec.template, type=Template)
-        judged = {n.metadata.name: judge(template, n) for n in lab.process.controller.nodes.values()}
-        if node not in judged or not judged[node].should_run:
-            return
-        known = [p for p in lab.process.controller.pods.by_index("owner", seen.metadata.uid) if p.target_node == node]
-        there = [*lab.live(node), *(p for p in known if is_ready(p) and not p.deleting)]
-        if any(p.metadata.uid != pod.metadata.uid for p in there):
-            return  # one of several: another one is there, or was until somebody else took it away
-        self.taken.add(node)
-        wanted = [name for name, verdict in judged.items() if verdict.should_run]
-        unavailable, surge = limits(seen.rolling, len(wanted))
-        allowed = 0 if surge else unavailable
-        out = sorted((self.taken - lab.late_nodes) & set(wanted))
-        assert len(out) <= allowed, f"{out} are without a pod at a time, {allowed} may be"
+    def _rest(self) -> None:
+        for _ in range(200):
+            before = self.server.version
+            self.collect_garbage()
+            self.calm()
+            if self.server.version == before and not self.process.queue.waiting:
+                if (wait := self.process.seconds_to_wait) is None:
+                    return
+                self.tick(wait)
+        raise AssertionError("it never settles")
 
 
-def check_settled(lab: Lab) -> None:
-    """What must be so when nothing moves any more."""
-    ds = lab.ds
-    assert ds is not None
-    pods, wanted = lab.own(lab.all(PODS, Pod)), lab.wanted()
-    revisions = [r for r in lab.all(CONTROLLERREVISIONS, Revision) if owner_of(r.metadata).uid == ds.metadata.uid]
-    wish = canonical_bytes(lab.template())
-    current = [r for r in revisions if canonical_bytes(template_of(r)) == wish]
-    assert len(current) == 1, current
-    assert all(r.revision < current[0].revision for r in revisions if r is not current[0])
-    per_node = Counter(p.target_node for p in pods)
-    assert all(count == 1 for count in per_node.values()), per_node
-    assert set(wanted) <= set(per_node), (wanted, per_node)
-    assert all(is_available(p, ds.spec.min_ready_seconds, lab.now) for p in pods), pods
-    carried = {p.metadata.labels.get(HASH_LABEL) for p in pods}
-    if ds.spec.update_strategy.type == "RollingUpdate":
-        updated = {p.target_node for p in pods if p.metadata.labels.get(HASH_LABEL) == current[0].hash}
-        assert updated >= set(wanted)
-    limit = 10 if ds.spec.revision_history_limit is None else ds.spec.revision_history_limit
-    spared = {r.hash for r in revisions if r.hash in carried or r.hash == ds.status.current_revision}
-    assert len(revisions) - 1 <= max(limit, len(spared)), [r.hash for r in revisions]
-    _check_status(lab, ds, pods, wanted, current[0])
+def _containers(pod: Object) -> list[Object]:
+    """What a kubelet reports of containers: those whose image was changed are started anew."""
+    before = {each["name"]: each for each in (pod.get("status") or {}).get("containerStatuses") or []}
+    found = []
+    for container in pod["spec"].get("containers") or []:
+        name, image = container["name"], container["image"]
+        old = before.get(name, {"image": image, "restartCount": 0})
+        found.append({"name": name, "image": image, "restartCount": old["restartCount"] + (old["image"] != image)})
+    return found
 
 
-def _check_status(lab: Lab, ds: DaemonSet, pods: list[Pod], wanted: list[str], current: Revision) -> None:
-    on = {p.target_node: p for p in pods}
-    status = ds.status
-    updated = sum(on[n].metadata.labels.get(HASH_LABEL) == current.hash for n in wanted)
-    assert status.observed_generation == ds.metadata.generation
-    assert status.desired_number_scheduled == status.current_number_scheduled == len(wanted)
-    assert status.number_ready == status.number_available == len(wanted)
-    assert status.number_unavailable == 0
-    assert status.updated_number_scheduled == updated
-    assert status.number_misscheduled == len(set(on) - set(wanted))
-    if lab.kind.kind.extensions:
-        assert status.update_revision == current.hash
-        (ready,) = [c for c in status.conditions if c.type == "Ready"]
-        assert ready.status == ("True" if updated == len(wanted) else "False")
+class AppsLab(Lab):
+    """The same with an apps/v1 DaemonSet."""
+
+    kind = AppsDaemonSetController

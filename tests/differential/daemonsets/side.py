@@ -31,6 +31,7 @@ Object = dict[str, Any]
 
 PROBE = "probe"
 TIMEOUT = 30.0
+ENDING = 0.05  # seconds that a Pod takes to end
 LONG_AGO = "2020-01-01T00:00:00Z"
 AT_ONCE = b'{"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}'
 CONTAINER: Object = {"name": "c", "image": "v1"}
@@ -92,7 +93,7 @@ class Side:
         if "deletionTimestamp" in new["metadata"]:
             if new["metadata"].get("finalizers"):
                 return
-            act = self.finish(new)
+            act = self._finish_later(new)
         elif "nodeName" not in new["spec"] and self._caches[NODES].get(node):
             act = self.bind(new, node)
         else:
@@ -245,8 +246,13 @@ class Side:
         with contextlib.suppress(NotFound, Conflict):
             await self.client.create(PODS, body, pod["metadata"]["namespace"], name=name, subresource="binding")
 
-    async def finish(self, pod: Object) -> None:
-        """End a Pod that is being deleted."""
+    async def _finish_later(self, pod: Object) -> None:
+        """End a Pod that is being deleted, not at once.
+
+        Upstream counts a deletion when it begins and again when it ends. If both come within one of its steps, it takes
+        the second one for that of another Pod, looks at the cluster too early, and deletes more than it should.
+        """
+        await asyncio.sleep(ENDING)
         meta = pod["metadata"]
         with contextlib.suppress(NotFound, Conflict):
             await self.client.delete(PODS, meta["name"], meta["namespace"], grace_period_seconds=0, uid=meta["uid"])

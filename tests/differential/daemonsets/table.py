@@ -196,6 +196,7 @@ CASES: dict[str, Case] = {
         PLAIN,
         SURGE,
         [MORE, V2, ("change", {"spec": {"updateStrategy": rolling(1, 0)}}), MORE, MORE, MORE],
+        kubelet=False,
         slow=True,
     ),
     "minReadySeconds": Case(

@@ -1,8 +1,11 @@
 import asyncio
+import contextlib
 
 import pytest
 
-from nodewright.controllers.daemonset.actions import nameless, slow_start
+from nodewright.controllers.daemonset.actions import PROVEN, PodActions, nameless, slow_start
+from nodewright.controllers.daemonset.kinds import NODEWRIGHT
+from support.daemonset_objects import daemonset
 
 
 class Batches:
@@ -38,6 +41,39 @@ async def test_the_first_batch_with_a_failure_is_the_last(failing, tried):
     errors = await slow_start(range(20), act)
     assert [str(e) for e in errors] == [str(f) for f in failing]
     assert len(act.done) == tried
+
+
+async def test_the_first_batch_may_be_larger():
+    act = Batches([3])
+    errors = await slow_start(range(20), act, 4)
+    assert [str(e) for e in errors] == ["3"]
+    assert act.sizes == [4]
+
+
+class Recorded(PodActions):
+    """Notes the batches that pods are made in, and makes none."""
+
+    def __init__(self, failing=()):
+        super().__init__(object(), NODEWRIGHT, None, None, None)
+        self.batches = Batches(failing)
+
+    async def _create(self, ds, maker, node):
+        await self.batches(node)
+
+
+async def test_only_a_spec_that_worked_last_time_starts_with_many():
+    nodes, ds = [str(i) for i in range(40)], daemonset()
+    actions = Recorded(failing=["bad"])
+    starts = []
+    for generation, items in ((1, nodes), (1, nodes), (2, nodes), (2, []), (2, [*nodes, "bad"]), (2, nodes)):
+        ds.metadata.generation = generation
+        actions.batches.sizes.clear()
+        with contextlib.suppress(RuntimeError):
+            await actions.apply(ds, None, items, [])
+        starts += actions.batches.sizes[:1]
+    assert starts == [1, PROVEN, 1, PROVEN, 1]
+    actions.forget(ds.key)
+    assert actions._proven == {}
 
 
 async def test_nothing_to_do():

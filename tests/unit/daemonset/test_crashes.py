@@ -1,6 +1,6 @@
 """The real controller against a fake API server: something goes wrong at each write in turn, then at random.
 
-What must hold whatever happens is said, and checked, in `support.daemonset_lab`.
+What must hold whatever happens is said, and checked, in `support.daemonset_checks`.
 """
 
 from collections.abc import Callable
@@ -10,15 +10,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from nodewright.controllers.daemonset.apps import AppsDaemonSetController
-from support.daemonset_lab import Lab
+from support.daemonset_lab import AppsLab, Lab
 from support.fake_cluster import Fault
 
 ZONES = {f"n{i}": "ab"[i % 2] for i in range(3)}
-
-
-class AppsLab(Lab):
-    kind = AppsDaemonSetController
 
 
 @pytest.fixture
@@ -186,9 +181,28 @@ class Storm(RuleBasedStateMachine):
     def old_pods_are_left_alone(self):
         self.lab.edit(updateStrategy={"type": "OnDelete", "rollingUpdate": None})
 
+    @rule(
+        extra=st.fixed_dictionaries(
+            {},
+            optional={
+                "partition": st.sampled_from([1, "50%"]),
+                "steps": st.sampled_from([[{"nodes": 1}], [{"nodes": 1}, {"nodes": "50%", "waitSeconds": 5}]]),
+                "nodeSelector": st.just({"matchLabels": {"zone": "a"}}),
+                "maxFailed": st.sampled_from([0, 1]),
+                "onFailure": st.sampled_from(["Pause", "Rollback"]),
+                "unavailablePods": st.just("WithinBudget"),
+                "podUpdate": st.just("InPlaceIfPossible"),
+            },
+        ),
+        surge=st.sampled_from([0, 0, 1]),
+    )
+    def the_rollout_is_controlled(self, extra, surge):
+        if self.lab.kind is Lab.kind:
+            self.lab.edit(**rolling(maxUnavailable=0 if surge else 1, maxSurge=surge, **extra))
+
     @rule(paused=st.booleans())
     def somebody_pauses(self, paused):
-        if self.lab.kind is Lab:
+        if self.lab.kind is Lab.kind:
             self.lab.edit(paused=paused)
 
     @rule(orphan=st.booleans())
@@ -249,7 +263,7 @@ class Storm(RuleBasedStateMachine):
 
 
 Storm.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=200,
     stateful_step_count=50,
     suppress_health_check=list(HealthCheck),
     deadline=None,

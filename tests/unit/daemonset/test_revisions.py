@@ -135,6 +135,8 @@ def test_the_pull_policys_default_depends_on_the_tag():
         ("r:5000/a", "Always"),
         ("a:1", "IfNotPresent"),
         ("a@sha256:0", "IfNotPresent"),
+        ("a:1@sha256:0", "IfNotPresent"),
+        ("a:latest@sha256:0", "Always"),
     ):
         assert canonical(with_policy(image, policy)) == canonical(
             {"spec": {"containers": [{"name": "c", "image": image}]}}
@@ -236,3 +238,23 @@ def test_unknown_template_fields_survive_in_the_revision():
     assert msgspec.json.decode(msgspec.json.encode(made))["data"]["spec"]["template"]["spec"]["futureField"] == {
         "x": [1]
     }
+
+
+def test_the_hosts_ports_are_no_difference_on_the_hosts_network():
+    """Earlier API servers wrote them into templates."""
+    port = {"containerPort": 80}
+    for network, expected in ((True, True), (False, False)):
+        plain, written = (
+            {"spec": {"hostNetwork": network, "containers": [{"name": "c", "image": "i", "ports": [ports]}]}}
+            for ports in (port, {**port, "hostPort": 80})
+        )
+        assert (canonical_bytes(plain) == canonical_bytes(written)) is expected
+
+
+def test_equal_amounts_are_no_difference_and_others_are():
+    def asks(cpu):
+        return changed((*C, "resources"), {"requests": {"cpu": cpu}})
+
+    assert canonical_bytes(asks("500m")) == canonical_bytes(asks(0.5)) == canonical_bytes(asks("0.5"))
+    assert canonical_bytes(asks("500m")) != canonical_bytes(asks("501m"))
+    assert canonical_bytes(asks("nonsense")) != canonical_bytes(asks("500m"))

@@ -134,3 +134,16 @@ async def test_versions_from_before_a_restore_are_dropped():
     assert not guard.is_ready("k")
     cache.advance(50)  # etcd was restored from a backup, the cache listed anew
     assert guard.is_ready("k")
+
+
+def test_a_doubt_stands_until_it_is_dispelled_or_its_key_is_gone():
+    guard, cache, other = ConsistencyGuard(), Cache(), Cache()
+    guard.doubt("k", cache)
+    assert (guard.in_doubt("k", cache), guard.in_doubt("k", other), guard.in_doubt("l", cache)) == (True, False, False)
+    assert guard.is_ready("k")  # no version is known that the cache would have to show
+    guard.dispel("k", cache)
+    assert not guard.in_doubt("k", cache)
+    guard.doubt("k", cache)
+    guard.doubt("l", cache)
+    guard.forget("k")
+    assert (guard.in_doubt("k", cache), guard.in_doubt("l", cache)) == (False, True)

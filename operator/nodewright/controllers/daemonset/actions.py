@@ -23,6 +23,7 @@ from nodewright.kube.resources import PODS
 log = logging.getLogger(__name__)
 
 BURST = 250  # creates, and deletes, per reconciliation (upstream: burstReplicas)
+PROVEN = 32  # the size of the first batch where pods of the same spec could be made a moment ago
 
 X = TypeVar("X")
 
@@ -39,13 +40,13 @@ def reference(kind: Kind, ds: DaemonSet) -> ObjectReference:
     )
 
 
-async def slow_start(items: Sequence[X], act: Callable[[X], Awaitable[None]]) -> list[Exception]:
-    """Do `act` for all items in parallel batches of 1, 2, 4, 8 ...; stop after the first batch with a failure.
+async def slow_start(items: Sequence[X], act: Callable[[X], Awaitable[None]], first: int = 1) -> list[Exception]:
+    """Do `act` for all items in parallel batches of `first`, twice as many, ...; stop after the first with a failure.
 
     So a template that no pod can be made from costs one request, not one per node.
     """
     errors: list[Exception] = []
-    start, size = 0, 1
+    start, size = 0, first
     while start < len(items) and not errors:
         batch = items[start : start + size]
         results = await asyncio.gather(*(act(item) for item in batch), return_exceptions=True)
@@ -66,14 +67,30 @@ class PodActions:
         self._pods = pods
         self._guard = guard
         self._events = events
+        self._proven: dict[str, tuple[str, int]] = {}  # by key: UID and generation that all pods could be made of
 
     async def apply(self, ds: DaemonSet, maker: PodFactory, create: Sequence[str], delete: Sequence[Pod]) -> None:
         """Create on these nodes, then delete these pods, at most BURST of each; raises the first failure at the end."""
-        errors = await slow_start(create[:BURST], lambda node: self._create(ds, maker, node))
+        errors = await self._create_all(ds, maker, create[:BURST])
         results = await asyncio.gather(*(self._delete(ds, pod) for pod in delete[:BURST]), return_exceptions=True)
         errors += [r for r in results if isinstance(r, Exception)]
         if errors:
             raise errors[0]
+
+    def forget(self, key: str) -> None:
+        """The DaemonSet is gone."""
+        self._proven.pop(key, None)
+
+    async def _create_all(self, ds: DaemonSet, maker: PodFactory, nodes: Sequence[str]) -> list[Exception]:
+        """Start slowly, unless the last pods of this spec could all be made: a rollout makes them in small portions."""
+        spec = (ds.metadata.uid, ds.metadata.generation)
+        first = PROVEN if self._proven.get(ds.key) == spec else 1
+        errors = await slow_start(nodes, lambda node: self._create(ds, maker, node), first)
+        if errors:
+            self.forget(ds.key)
+        elif nodes:
+            self._proven[ds.key] = spec
+        return errors
 
     async def _create(self, ds: DaemonSet, maker: PodFactory, node: str) -> None:
         ref = reference(self._kind, ds)

@@ -152,6 +152,7 @@ class DaemonSetController(Controller):
             self._overlaps.forget(key)
             self._failing.pop(key, None)
             self._pace.forget(key)
+            self._actions.forget(key)
             return None
         if ds.metadata.deletion_timestamp is not None:
             return None

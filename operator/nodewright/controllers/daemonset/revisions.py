@@ -6,8 +6,9 @@ another controller, with other hashes, is taken over without a rollout.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import msgspec
@@ -39,6 +40,10 @@ def owner_reference(resource: Resource, name: str, uid: str) -> Json:
     }
 
 
+_REMEMBERED = 4096
+_meanings: dict[bytes, bytes] = {}
+
+
 class History(msgspec.Struct):
     """Revisions of a DaemonSet: those that hold the current template, newest first, and the others, oldest first."""
 
@@ -53,14 +58,26 @@ class History(msgspec.Struct):
 
 def split(ds: DaemonSet, revisions: Iterable[Revision]) -> History:
     """Sort the DaemonSet's revisions into current and old."""
-    wanted = canonical_bytes(msgspec.json.decode(ds.spec.template))
+    wanted = _meaning(b"template", bytes(ds.spec.template), lambda: msgspec.json.decode(ds.spec.template))
     history = History([], [])
     for revision in sorted(revisions, key=lambda r: (r.revision, r.metadata.name)):
-        template = template_of(revision)
-        matches = template is not None and canonical_bytes(template) == wanted
-        (history.current if matches else history.old).append(revision)
+        found = _meaning(b"revision", bytes(revision.data), functools.partial(template_of, revision))
+        (history.current if found == wanted else history.old).append(revision)
     history.current.reverse()
     return history
+
+
+def _meaning(kind: bytes, text: bytes, parse: Callable[[], Json | None]) -> bytes:
+    """A digest of the normal form of a template, remembered by its text: each pass asks for all revisions' again."""
+    key = hashlib.sha256(kind + text).digest()
+    found = _meanings.get(key)
+    if found is None:
+        template = parse()
+        found = hashlib.sha256(canonical_bytes(template)).digest() if template is not None else b""
+        if len(_meanings) >= _REMEMBERED:
+            _meanings.clear()
+        _meanings[key] = found
+    return found
 
 
 def template_of(revision: Revision) -> Json | None:

@@ -1,8 +1,8 @@
 """RollingUpdate: which old pods to delete, and where to start new ones beside them (upstream: rollingUpdate). Pure.
 
-One deviation: an old pod that is not available counts against maxUnavailable, as any other node without an
-available pod does. It is still replaced at once. Upstream does not count it, and so two updates in quick succession
-can take all pods down (kubernetes#123232).
+An old pod that is not available counts against maxUnavailable, as any other node without an available pod does, and is
+replaced at once. (Before 1.36 upstream did not count it, and so two updates in quick succession could take all pods
+down: kubernetes#123232.)
 
 With `unavailablePods: WithinBudget` such pods are replaced one after the other, too: so many at a time that no more
 than maxUnavailable (maxSurge) nodes are being worked on, that is, have no pod, or a new one that is not available.
