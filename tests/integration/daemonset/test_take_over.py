@@ -26,6 +26,18 @@ DAEMONSET = {
     },
 }
 
+# No node is like this; its status is all that there is to see.
+FRESH = {
+    "metadata": {"name": "fresh"},
+    "spec": {
+        "selector": {"matchLabels": {"app": "fresh"}},
+        "template": {
+            "metadata": {"labels": {"app": "fresh"}},
+            "spec": {"nodeSelector": {"no": "node"}, "containers": [{"name": "c", "image": "i"}]},
+        },
+    },
+}
+
 
 class Hands:
     """A cluster whose DaemonSets change hands."""
@@ -73,7 +85,8 @@ class Hands:
     def owned(self):
         """What must stay as it is: Pods and revisions, to the last byte of what somebody could have changed."""
         kept = (*self.side.all(PODS), *self.side.all(CONTROLLERREVISIONS))
-        return [(o["metadata"]["uid"], o["metadata"]["resourceVersion"]) for o in kept]
+        metas = [o["metadata"] for o in kept if o["metadata"]["labels"]["app"] == "ds"]
+        return [(meta["uid"], meta["resourceVersion"]) for meta in metas]
 
 
 @pytest.fixture
@@ -150,7 +163,10 @@ async def test_two_controllers_are_noticed_and_ours_steps_back(hands):
         # the other is gone now, and yet ours leaves the DaemonSet alone for a while
         before = hands.owned()
         await side.patch(APPS_DAEMONSETS, "ds", image("left-alone"))
-        await hands.rest()
+        # One that the other has never seen is served: so ours has looked at what was changed before it was made.
+        await side.create(APPS_DAEMONSETS, FRESH)
+        await side.until(lambda: (side.daemonset("fresh") or {}).get("status", {}).get("observedGeneration"), "fresh")
+        await side.quiet(0.3)
         assert hands.owned() == before
         assert side.daemonset()["status"]["observedGeneration"] < side.daemonset()["metadata"]["generation"]
     # started anew, it takes what was written before for history, and goes on
