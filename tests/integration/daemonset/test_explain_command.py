@@ -125,6 +125,20 @@ async def test_without_a_controller_it_tells_what_one_would_do(world, cli, names
     assert answer["next"] == [{"action": "create", "node": node, "why": "the current template"}]
 
 
+async def test_an_orphan_of_two_is_announced_by_the_older_one_only(world, client, cli, namespace):
+    node = await world.add_node("n")
+    for name in ("a", "b"):  # of one second the name decides
+        manifest = world.manifest(name)
+        manifest["spec"]["selector"] = {"matchLabels": {"app": "both"}}
+        manifest["spec"]["template"]["metadata"]["labels"] = {"app": "both"}
+        await client.create(DAEMONSETS, manifest, namespace)
+    spec = {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}
+    await client.create(PODS, {"metadata": {"name": "orphan", "labels": {"app": "both"}}, "spec": spec}, namespace)
+    notes = {name: str((await explained(cli, namespace, name=name))["notes"]) for name in ("a", "b")}
+    assert "it would adopt: orphan" in notes["a"]
+    assert "adopt" not in notes["b"]
+
+
 async def test_it_foretells_what_the_controller_does(world, start_operator, cli, namespace):
     """The plan that is shown while no controller runs is what the next one then does."""
     for i in range(4):

@@ -44,14 +44,17 @@ async def find(
     return found
 
 
-async def own_history(client: Client, ds: DaemonSet) -> list[Recorded]:
-    """The DaemonSet's revisions, and the orphans that it would adopt, the oldest number first."""
+async def own_history(client: Client, ds: DaemonSet, others: Sequence[DaemonSet] = ()) -> list[Recorded]:
+    """The DaemonSet's revisions, and the orphans that it would adopt, the oldest number first.
+
+    Of the `others` of its namespace, an older one may have an orphan before it does.
+    """
     listed = await client.list(CONTROLLERREVISIONS, ds.metadata.namespace, type=msgspec.Raw)
     found = {}
     for text in listed.items:
         revision = msgspec.json.decode(text, type=Revision)
         found[revision.metadata.uid] = (revision, text)
-    claimed = claim(ds, [revision for revision, _ in found.values()])
+    claimed = claim(ds, [revision for revision, _ in found.values()], others)
     recorded = []
     for revision in sorted([*claimed.mine, *claimed.adopt], key=lambda r: (r.revision, r.metadata.name)):
         annotations = msgspec.json.decode(found[revision.metadata.uid][1], type=PartialObject).metadata.annotations
@@ -67,7 +70,7 @@ class OwnPods(msgspec.Struct, frozen=True):
     troubles: dict[str, Trouble]
 
 
-async def own_pods(client: Client, ds: DaemonSet) -> OwnPods:
+async def own_pods(client: Client, ds: DaemonSet, others: Sequence[DaemonSet] = ()) -> OwnPods:
     """Read the pods of its namespace, and pick those that concern it."""
     listed = await client.list(PODS, ds.metadata.namespace, type=msgspec.Raw)
     candidates, pullers, texts = [], [], {}
@@ -78,7 +81,7 @@ async def own_pods(client: Client, ds: DaemonSet) -> OwnPods:
             texts[pod.key] = text
         elif any(ref.uid == ds.metadata.uid for ref in pod.metadata.owner_references):
             pullers.append(pod)
-    claimed = claim(ds, candidates)
+    claimed = claim(ds, candidates, others)
     troubles: dict[str, Trouble] = {}
     for pod in (*claimed.mine, *claimed.adopt):
         found = trouble(msgspec.json.decode(texts[pod.key], type=PodDetail))
@@ -90,12 +93,13 @@ async def own_pods(client: Client, ds: DaemonSet) -> OwnPods:
 async def read(client: Client, kind: Kind, ds: DaemonSet, now: datetime) -> Found:
     """Read what a View of the DaemonSet needs, with one LIST each. `now` is the moment that the View is of."""
     unread: list[str] = []
-    pods, nodes, history, refusal, others = await asyncio.gather(
-        own_pods(client, ds),
+    others = await _others(client, kind, ds, unread)
+    rivals = [o for o in others if o.metadata.namespace == ds.metadata.namespace and o.metadata.uid != ds.metadata.uid]
+    pods, nodes, history, refusal = await asyncio.gather(
+        own_pods(client, ds, rivals),
         client.list(NODES, type=Node),
-        own_history(client, ds),
+        own_history(client, ds, rivals),
         _refusal(client, ds),
-        _others(client, kind, ds, unread),
     )
     claimed = pods.claimed
     seen = Read(
