@@ -253,6 +253,7 @@ def status_fields() -> Schema:
                     "description": "Hash of the template whose failures have stopped its rollout",
                     "type": "string",
                 },
+                "failure": {"description": "What was wrong with its pods then", "type": "string"},
             },
         },
     }

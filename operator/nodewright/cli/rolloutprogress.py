@@ -56,8 +56,9 @@ def progress(ds: DaemonSet) -> Progress:
         return Progress(f"{name} rollout is paused: {state}", PRECONDITION)
     if failed := failed_revision(ds):
         end = "is rolled back" if ds.rolling.on_failure == "Rollback" else "has stopped"
-        nodes = status.rollout.failed_nodes if status.rollout is not None else 0
-        return Progress(f"{name} rollout {end}: new pods of revision {failed} failed on {nodes} nodes", FAILED)
+        failure = status.rollout.failure if status.rollout is not None else ""
+        where = f" on {failure}" if failure else ""
+        return Progress(f"{name} rollout {end}: new pods of revision {failed} failed{where}", FAILED)
     if phase == LATE:
         return Progress(f"{name} exceeded its progress deadline", FAILED)
     if phase == HELD:

@@ -1,4 +1,4 @@
-"""`nodewright uninstall` against the real API server and kube-controller-manager; the test is kubelet and agent."""
+"""`nodewright uninstall` against the real API server; the test is kubelet and agent, our operator serves DaemonSets."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,13 @@ import pytest
 
 from nodewright.cli.output import TIMED_OUT, CliError
 from nodewright.cli.uninstalling import TAINT, Uninstaller
+from nodewright.controllers.daemonset.apps import AppsDaemonSetController
+from nodewright.framework.process import Options
 from nodewright.kube.client import Client
 from nodewright.kube.config import load
 from nodewright.kube.errors import NotFound
 from nodewright.kube.resources import APPS_DAEMONSETS, NODES, PODS
+from support.operator_thread import OperatorThread
 
 pytestmark = pytest.mark.needs_cluster
 
@@ -19,8 +22,15 @@ IMAGE = "registry.invalid/x"
 
 @pytest.fixture
 async def client(controller_manager):
-    async with Client(load(controller_manager.kubeconfig)) as opened:
-        yield opened
+    kubeconfig = controller_manager.layout.kubeconfig("operator")
+    options = Options(kubeconfig=kubeconfig, leader_elect=False, metrics_port=None)
+    thread = OperatorThread(options, [AppsDaemonSetController])
+    try:
+        await thread.wait_started()
+        async with Client(load(controller_manager.kubeconfig)) as opened:
+            yield opened
+    finally:
+        await thread.stop()
 
 
 def pod(name, node, **spec):

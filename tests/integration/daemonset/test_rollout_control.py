@@ -188,7 +188,10 @@ async def test_failures_stop_the_rollout_until_a_person_goes_on(world, operator,
     assert condition(world, "Degraded") == ("True", "PodsFailing")
     assert on(world, "bad") == nodes[:2]
     ((kind, _, message),) = await world.until(lambda: world.events("RolloutFailed"))
-    expected = f'Pods of revision "{status["updateRevision"]}" fail on more nodes than maxFailed allows.'
+    why = status["rollout"]["failure"]
+    assert why.startswith("2 of 4 nodes: ")
+    assert nodes[0] in why
+    expected = f'Pods of revision "{status["updateRevision"]}" fail on more nodes than maxFailed allows ({why}).'
     assert (kind, message) == ("Warning", expected)
     # What is missing is made from the template that worked.
     await world.client.delete(PODS, world.pods_by_node()[nodes[0]]["metadata"]["name"], world.namespace)

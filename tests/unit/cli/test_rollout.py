@@ -268,9 +268,9 @@ def test_a_paused_rollout_has_come_to_an_end_for_now():
 @pytest.mark.parametrize(("policy", "words"), [("Pause", "has stopped"), ("Rollback", "is rolled back")])
 def test_a_rollout_that_failed(policy, words):
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"onFailure": policy}}
-    rollout = {"revision": "abc", "failedRevision": "abc", "failedNodes": 2}
+    rollout = {"revision": "abc", "failedRevision": "abc", "failure": "2 of 3 nodes: why"}
     found = state(updated=1, rollout=rollout, updateStrategy=strategy)
-    assert found == progress_of(f'daemon set "ds" rollout {words}: new pods of revision abc failed on 2 nodes', FAILED)
+    assert found == progress_of(f'daemon set "ds" rollout {words}: new pods of revision abc failed on 2 of 3 nodes: why', FAILED)
 
 
 def test_a_rollout_that_takes_too_long():

@@ -26,6 +26,10 @@ def bad(node):
     return new(node, ready=False, since=NOW, created=NOW, waiting="ErrImagePull")
 
 
+# What is wrong where `bad` is, of two nodes.
+WHY = f"1 of 2 nodes: container c of {bad('n1').key} on n1: ErrImagePull"
+
+
 class Life:
     """A DaemonSet whose status is written as the controller does, look after look."""
 
@@ -227,7 +231,7 @@ def test_a_partition():
 
 def test_failures_that_stop_the_rollout():
     life = Life(**rolling(maxFailed=0))
-    text = 'Pods of revision "new" fail on more nodes than maxFailed allows.'
+    text = f'Pods of revision "new" fail on more nodes than maxFailed allows ({WHY}).'
     assert life.look([bad("n1"), old("n2")]) == [("Warning", "RolloutFailed", text)]
     assert (life["Progressing"], life["Degraded"]) == (("False", "RolloutFailed"), ("True", "PodsFailing"))
     assert life.look([old("n1"), old("n2")]) == []
@@ -239,7 +243,10 @@ def test_failures_that_stop_the_rollout():
 
 def test_a_rollback():
     life = Life(**rolling(maxFailed=0, onFailure="Rollback"))
-    text = 'Pods of revision "new" fail on more nodes than maxFailed allows: the DaemonSet goes back to revision "old".'
+    text = (
+        f'Pods of revision "new" fail on more nodes than maxFailed allows ({WHY}):'
+        ' the DaemonSet goes back to revision "old".'
+    )
     assert life.look([bad("n1"), old("n2")]) == [("Warning", "RolloutRolledBack", text)]
     assert (life["Progressing"], life["Degraded"]) == (("False", "RolloutFailed"), ("True", "RolledBack"))
     assert life.look([old("n1"), old("n2")]) == []

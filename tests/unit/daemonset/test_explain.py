@@ -192,7 +192,7 @@ def test_a_last_step_that_waits_with_all_nodes_done():
 
 
 def failing(**rolling):
-    status = {**STABLE, "rollout": {"revision": "new", "failedRevision": "new", "failedNodes": 1}}
+    status = {**STABLE, "rollout": {"revision": "new", "failedRevision": "new", "failure": "1 of 2 nodes: why"}}
     pods = [pod("a", "n1", ready=False, phase="Failed"), old("b", "n2")]
     return explained(pods, rolling={"maxFailed": 0, **rolling}, status=status)
 
@@ -202,7 +202,7 @@ def test_a_rollout_that_failures_have_stopped():
     assert waits(answer)["failed"] == ["n2"]
     assert "budget" not in waits(answer)
     message = next(wait.message for wait in answer.waits if wait.kind == "failed")
-    assert "fail on 1 node (n1), maxFailed is 0" in message
+    assert "new pods have failed on 1 of 2 nodes: why; more than maxFailed (0)" in message
     assert "nodewright rollout resume" in message
 
 

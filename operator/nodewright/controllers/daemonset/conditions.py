@@ -119,7 +119,8 @@ def _waiting(view: View, decision: Decision) -> str:
 
 
 def _failed(view: View, decision: Decision) -> str:
-    text = f'Pods of revision "{view.update.hash}" fail on more nodes than maxFailed allows'
+    why = f" ({decision.rollout.failure})" if decision.rollout.failure else ""
+    text = f'Pods of revision "{view.update.hash}" fail on more nodes than maxFailed allows{why}'
     back = decision.targets.hash
     return f'{text}: the DaemonSet goes back to revision "{back}".' if _goes_back(view, decision) else f"{text}."
 

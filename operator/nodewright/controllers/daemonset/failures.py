@@ -72,6 +72,28 @@ def are_too_many(view: View, failures: Failures) -> bool:
     return limit is not None and len(failures.nodes) > scaled(limit, len(view.wanted), 0)
 
 
+def cause(view: View, failures: Failures) -> str:
+    """How many nodes fail, and what is wrong on the first of them."""
+    node = min(failures.nodes, default=None)
+    if node is None:
+        return ""
+    return f"{len(failures.nodes)} of {len(view.wanted)} nodes: {_why(view, node)}"
+
+
+def _why(view: View, node: str) -> str:
+    for pod in view.pods.get(node, ()):
+        if not has_hash(pod, view.update.hash, view.template_generation):
+            continue
+        for container in (*pod.status.init_container_statuses, *pod.status.container_statuses):
+            if container.state and container.state.waiting and container.state.waiting.reason in REASONS:
+                return f"container {container.name} of {pod.key} on {node}: {container.state.waiting.reason}"
+        if pod.status.phase == "Failed":
+            return f"{pod.key} on {node}: Failed"
+    if node in view.pull_errors:
+        return f"images can't be pulled on {node}"
+    return f"no pod becomes available on {node}"
+
+
 def are_resumed(view: View) -> bool:
     """Whether a person has said that failures of this revision are to be ignored."""
     return view.ds.metadata.annotations.get(RESUMED_FAILURES_ANNOTATION) == view.update.hash

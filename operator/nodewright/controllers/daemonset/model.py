@@ -258,6 +258,7 @@ class RolloutStatus(KubeStruct, omit_defaults=False):
     last_progress_time: str | None = None
     failed_nodes: int = 0  # nodes on which a pod of the revision fails
     failed_revision: str = ""  # the hash of the revision whose failures have stopped its rollout
+    failure: str = ""  # what was wrong then: `2 of 5 nodes: container web of NS/POD on NODE: ImagePullBackOff`
 
 
 class DaemonSetStatus(KubeStruct, omit_defaults=False):

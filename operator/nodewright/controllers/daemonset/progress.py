@@ -10,7 +10,7 @@ import msgspec
 
 from nodewright.controllers.daemonset import steps
 from nodewright.controllers.daemonset.availability import is_available
-from nodewright.controllers.daemonset.failures import Failures, are_resumed, are_too_many, deadline
+from nodewright.controllers.daemonset.failures import Failures, are_resumed, are_too_many, cause, deadline
 from nodewright.controllers.daemonset.model import DaemonSet, Pod, RolloutStatus
 from nodewright.controllers.daemonset.pods import has_hash
 from nodewright.controllers.daemonset.targets import is_current, is_paused, stable_hash
@@ -60,7 +60,13 @@ def advance(view: View, failures: Failures) -> RolloutStatus:
     else:
         step, since = steps.advance(view, before, frozen=bool(failed) or is_paused(view.ds))
     return msgspec.structs.replace(
-        before, step=step, step_ready_time=since, failed_nodes=len(failures.nodes), failed_revision=failed
+        before,
+        step=step,
+        step_ready_time=since,
+        failed_nodes=len(failures.nodes),
+        failed_revision=failed,
+        # It is kept as it was then: after a rollback there is nothing left to see of it.
+        failure=(before.failure if before.failed_revision else cause(view, failures)) if failed else "",
     )
 
 

@@ -155,11 +155,9 @@ def available_at(view: View, pod: Pod) -> str:
 def _stopped(view: View, decision: Decision, old: list[str]) -> list[Wait]:
     if not is_stopped(view, decision.rollout):
         return []
-    before, limit = view.ds.status.rollout, view.ds.rolling.max_failed
-    # The controller remembers nodes where a pod has failed before; of these only the number is known outside.
-    count = max(len(decision.failing), before.failed_nodes if before is not None else 0)
-    which = f" ({named(decision.failing)})" if decision.failing else ""
-    failed = f"new pods fail on {_count(count)}{which}, maxFailed is {limit if limit is not None else 'not set'}"
+    limit = view.ds.rolling.max_failed
+    more = f"more than maxFailed ({limit if limit is not None else 'not set'})"
+    failed = f"new pods have failed on {decision.rollout.failure or 'nodes'}; {more}"
     if decision.targets.hash != view.update.hash:
         back = f"all nodes go back to revision {decision.targets.hash}"
         return [Wait("rolledBack", f"the newest template has failed: {failed}; {back}", old)]
