@@ -226,7 +226,9 @@ def test_roles_of_our_identities(kubectl: Kubectl) -> None:
     assert can(operator, "create", "", "pods")
     assert can(operator, "patch", "nodewright.dev", "daemonsets", "status")
     assert not can(operator, "get", "", "secrets")
-    assert not can(operator, "patch", "", "nodes")
+    assert can(operator, "patch", "", "nodes")  # takes startup taints away
+    assert not can(operator, "delete", "", "nodes")
+    assert not can(operator, "patch", "", "nodes", "status")
     assert can(scheduler, "create", "", "pods", "binding")
     assert not can(scheduler, "create", "", "pods")
     assert not can(scheduler, "get", "", "secrets")

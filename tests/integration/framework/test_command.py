@@ -114,7 +114,8 @@ async def test_an_address_in_use_is_told_without_a_traceback(start):
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("--controllers", "nothing"), 2, "unknown controller 'nothing'; known are daemonset, configs"),
+        (("--controllers", "nothing"), 2, "unknown controller 'nothing'; known are daemonset, apps-daemonset,"),
+        (("--take-over", "batch/v1"), 2, "batch/v1"),
         (("--metrics-bind", "nowhere"), 2, "is not ADDR:PORT"),
         (("--kubeconfig", "/nonexistent"), 3, "/nonexistent"),
         (("--webhook-bind", ":0"), 2, "--webhook-bind needs --webhook-service, --webhook-configuration"),
