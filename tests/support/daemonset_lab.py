@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 
 from nodewright.controllers.daemonset import controller as controller_module
+from nodewright.controllers.daemonset import prepuller as prepuller_module
 from nodewright.controllers.daemonset.apps import AppsDaemonSetController
 from nodewright.controllers.daemonset.claims import controller as owner_of
 from nodewright.controllers.daemonset.controller import DaemonSetController
 from nodewright.controllers.daemonset.eligibility import judge
 from nodewright.controllers.daemonset.extensions import RollingUpdate
 from nodewright.controllers.daemonset.model import DaemonSet, Node, Pod, Template
+from nodewright.controllers.daemonset.prepull import is_puller
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import PatchType
 from nodewright.kube.codec import WatchEvent
@@ -26,6 +28,7 @@ from nodewright.kube.resources import CONTROLLERREVISIONS, NODES, PODS
 from nodewright.kube.times import format_rfc3339, parse_rfc3339
 from support import daemonset_checks as checks
 from support.daemonset_checks import KEY
+from support.daemonset_kubelets import Kubelets
 from support.fake_cluster import Died, FakeClient, FakeServer, Fault, Object
 
 START = "2026-03-01T12:00:00Z"
@@ -112,10 +115,12 @@ class Lab:
         self.now = parse_rfc3339(START)
         self.seconds = 1000.0
         self._real_time = controller_module.time
-        controller_module.time = self  # type: ignore[assignment]
+        controller_module.time = prepuller_module.time = self  # type: ignore[assignment]
         self.server = FakeServer(lambda: format_rfc3339(self.now))
         self.path = self.kind.kind.resource.path("ns", "ds")
         self.image, self.selector = "v1", ""
+        self.run_once = bool(spec.get("runOnce"))
+        self.kubelets = Kubelets()
         for name, zone in zones.items():
             self.add_node(name, zone)
         self.late_nodes: set[str] = set()  # where a late write may land, or has
@@ -125,7 +130,7 @@ class Lab:
         self.process = Process(self)
 
     def close(self) -> None:
-        controller_module.time = self._real_time
+        controller_module.time = prepuller_module.time = self._real_time
         self._runner.close()
 
     def monotonic(self) -> float:
@@ -159,9 +164,17 @@ class Lab:
         return [p for p in pods if (ref := owner_of(p.metadata)) is not None and ref.uid == uid]
 
     def live(self, node: str) -> list[Pod]:
-        """The DaemonSet's pods there that neither ended nor are being deleted."""
-        found = self.own(self.all(PODS, Pod))
-        return [p for p in found if p.target_node == node and not p.terminal and not p.deleting]
+        """The DaemonSet's pods there that neither ended nor are being deleted; a run that is done is there, too."""
+        found = [p for p in self.own(self.all(PODS, Pod)) if p.target_node == node and not p.deleting]
+        return [p for p in found if not p.terminal or (self.run_once and p.status.phase == "Succeeded")]
+
+    def pullers(self) -> list[Pod]:
+        return [p for p in self.all(PODS, Pod) if is_puller(p)]
+
+    @property
+    def has_late_writes(self) -> bool:
+        """Whether a write that nobody waits for any more may still take effect."""
+        return bool(self._late_writes or self.process.client.late)
 
     def wanted(self) -> list[str]:
         assert self.ds is not None
@@ -174,6 +187,8 @@ class Lab:
         spec: Object = {"containers": [{"name": "c", "image": self.image}]}
         if self.selector:
             spec["nodeSelector"] = {"zone": self.selector}
+        if self.run_once:
+            spec["restartPolicy"] = "Never"
         return {"metadata": {"labels": {"app": "a"}}, "spec": spec}
 
     def create_daemonset(self, **spec: Any) -> None:
@@ -217,7 +232,9 @@ class Lab:
         if owner:
             ref = {"apiVersion": "v1", "kind": "Other", "name": owner, "uid": owner, "controller": True}
             meta["ownerReferences"] = [ref]
-        self.server.do("POST", PODS.path("ns"), {"metadata": meta, "spec": {"nodeName": node, "containers": []}})
+        policy = "Never" if self.run_once else "Always"
+        spec: Object = {"nodeName": node, "containers": [], "restartPolicy": policy}
+        self.server.do("POST", PODS.path("ns"), {"metadata": meta, "spec": spec})
         self.kubelet(key, "Running", ready=True)
 
     def label(self, key: str, value: str) -> None:
@@ -240,6 +257,11 @@ class Lab:
                 if pod["spec"].get("nodeName") == name:
                     self.server.finish("pods", key)
 
+    def resize(self, name: str, size: str | None) -> None:
+        """Give the node a label that `nodeOverrides` can name."""
+        if name in self.server.objects["nodes"]:
+            self.server.do("PATCH", NODES.path(name=name), {"metadata": {"labels": {"size": size}}})
+
     def taint(self, name: str, effect: str | None) -> None:
         if name in self.server.objects["nodes"]:
             taints = [{"key": "dedicated", "value": "x", "effect": effect}] if effect else []
@@ -261,11 +283,7 @@ class Lab:
             if pod.target_node not in self.server.objects["nodes"]:
                 return
             self.server.do("PATCH", self._path("pods", key), {"spec": {"nodeName": pod.target_node}})
-        value = "True" if ready and phase == "Running" else "False"
-        before = (obj.get("status") or {}).get("conditions") or [{}]
-        since = before[0].get("lastTransitionTime") if before[0].get("status") == value else None
-        condition = {"type": "Ready", "status": value, "lastTransitionTime": since or format_rfc3339(self.now)}
-        status = {"phase": phase, "conditions": [condition], "containerStatuses": _containers(obj)}
+        status = self.kubelets.report(obj, pod.target_node or "", phase, format_rfc3339(self.now), ready=ready)
         self.server.do("PATCH", self._path("pods", key) + "/status", {"status": status})
 
     def collect_garbage(self) -> None:
@@ -347,12 +365,13 @@ class Lab:
         rolling = (self.spec.get("updateStrategy") or {}).get("rollingUpdate") or {}
         extra = rolling.keys() - {"maxUnavailable", "maxSurge"}
         if self.spec.get("paused") or extra:
-            self._rest()
+            self.rest()
             checks.check_pods(self)
             self.image = "v9" if extra else self.image
             free = {name: value for name, value in rolling.items() if name not in extra}
             self.edit(paused=False, updateStrategy={**self.spec["updateStrategy"], "rollingUpdate": free or None})
-        self._rest()
+        self.kubelets.bad.clear()
+        self.rest()
         checks.check_settled(self)
         self.restart()
         sent = self.process.client.sent
@@ -360,7 +379,8 @@ class Lab:
             self.calm()
         assert self.process.client.sent == sent, "a controller that starts finds something to write in a settled state"
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
+        """Peace until nothing moves."""
         for _ in range(200):
             before = self.server.version
             self.collect_garbage()
@@ -370,17 +390,6 @@ class Lab:
                     return
                 self.tick(wait)
         raise AssertionError("it never settles")
-
-
-def _containers(pod: Object) -> list[Object]:
-    """What a kubelet reports of containers: those whose image was changed are started anew."""
-    before = {each["name"]: each for each in (pod.get("status") or {}).get("containerStatuses") or []}
-    found = []
-    for container in pod["spec"].get("containers") or []:
-        name, image = container["name"], container["image"]
-        old = before.get(name, {"image": image, "restartCount": 0})
-        found.append({"name": name, "image": image, "restartCount": old["restartCount"] + (old["image"] != image)})
-    return found
 
 
 class AppsLab(Lab):

@@ -108,6 +108,12 @@ def revision(name, template=None, number=1, hash=None, owner="uid", data=None):
     return msgspec.json.decode(msgspec.json.encode(raw), type=Revision)
 
 
+def override(value):
+    """Of spec.nodeOverrides, in wire form: pods on nodes labelled size=big get the variable SIZE."""
+    containers = [{"name": "c", "env": [{"name": "SIZE", "value": value}]}]
+    return {"name": "big", "nodeSelector": {"matchLabels": {"size": "big"}}, "containers": containers}
+
+
 RUN, STAY, LEAVE = Verdict(True, True), Verdict(False, True, "x"), Verdict(False, False, "x")
 
 

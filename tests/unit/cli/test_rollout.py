@@ -270,7 +270,9 @@ def test_a_rollout_that_failed(policy, words):
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"onFailure": policy}}
     rollout = {"revision": "abc", "failedRevision": "abc", "failure": "2 of 3 nodes: why"}
     found = state(updated=1, rollout=rollout, updateStrategy=strategy)
-    assert found == progress_of(f'daemon set "ds" rollout {words}: new pods of revision abc failed on 2 of 3 nodes: why', FAILED)
+    assert found == progress_of(
+        f'daemon set "ds" rollout {words}: new pods of revision abc failed on 2 of 3 nodes: why', FAILED
+    )
 
 
 def test_a_rollout_that_takes_too_long():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from support.daemonset_lab import AppsLab, Lab
+from support.daemonset_objects import override
 from support.fake_cluster import Fault
 
 ZONES = {f"n{i}": "ab"[i % 2] for i in range(3)}
@@ -132,10 +133,13 @@ class Storm(RuleBasedStateMachine):
         min_ready=st.sampled_from([0, 0, 5]),
         limit=st.sampled_from([None, 0, 1]),
         kind=st.sampled_from([Lab, Lab, AppsLab]),
+        once=st.sampled_from([False, False, True]),
     )
-    def start(self, unavailable, surge, min_ready, limit, kind):
+    def start(self, unavailable, surge, min_ready, limit, kind, once):
         spec = rolling(maxUnavailable=0 if surge else unavailable, maxSurge=surge)
         extra = {} if limit is None else {"revisionHistoryLimit": limit}
+        if once and kind is Lab:
+            extra["runOnce"] = True
         self.lab = kind(ZONES, minReadySeconds=min_ready, **spec, **extra)
 
     # -- the controller and what it sees -----------------------------------------------------------------------------
@@ -192,6 +196,7 @@ class Storm(RuleBasedStateMachine):
                 "onFailure": st.sampled_from(["Pause", "Rollback"]),
                 "unavailablePods": st.just("WithinBudget"),
                 "podUpdate": st.just("InPlaceIfPossible"),
+                "prePull": st.sampled_from([{"maxParallel": 1}, {"maxParallel": 2}]),
             },
         ),
         surge=st.sampled_from([0, 0, 1]),
@@ -204,6 +209,11 @@ class Storm(RuleBasedStateMachine):
     def somebody_pauses(self, paused):
         if self.lab.kind is Lab.kind:
             self.lab.edit(paused=paused)
+
+    @rule(value=st.sampled_from(["", "1", "2"]))
+    def node_classes_change(self, value):
+        if self.lab.kind is Lab.kind:
+            self.lab.edit(nodeOverrides=[override(value)] if value else [])
 
     @rule(orphan=st.booleans())
     def it_is_made_anew(self, orphan):
@@ -233,6 +243,14 @@ class Storm(RuleBasedStateMachine):
     @rule(name=st.sampled_from(sorted(ZONES)), effect=st.sampled_from([None, "NoSchedule", "NoExecute"]))
     def a_taint_comes_or_goes(self, name, effect):
         self.lab.taint(name, effect)
+
+    @rule(name=st.sampled_from(sorted(ZONES)), size=st.sampled_from([None, "big"]))
+    def a_node_is_of_another_class(self, name, size):
+        self.lab.resize(name, size)
+
+    @rule(image=st.sampled_from(["v2", "v3", ""]))
+    def an_image_is_bad_or_all_are_good(self, image):
+        self.lab.kubelets.bad = {image} - {""}
 
     @rule(name=st.sampled_from(sorted(ZONES)), goes=st.booleans())
     def a_node_goes_or_comes(self, name, goes):

@@ -12,7 +12,7 @@ from nodewright.controllers.daemonset.model import Pod
 from nodewright.controllers.daemonset.pods import group
 from nodewright.kube.resources import DAEMONSETS
 from nodewright.kube.times import parse_rfc3339
-from support.daemonset_objects import LEAVE, NOW, RUN, daemonset, pod, targets, view
+from support.daemonset_objects import LEAVE, NOW, RUN, STAY, daemonset, pod, targets, view
 
 TEMPLATE = {
     "metadata": {"labels": {"app": "a"}, "annotations": {"x": "y"}},
@@ -102,6 +102,8 @@ def test_a_puller_is_the_daemonsets_and_none_of_its_pods():
     found = msgspec.convert({**wire, "status": {}}, Pod)
     assert list(owner_index(found)) == []  # not even by a selector that would match it
     assert list(puller_index(found)) == ["uid"]
+    found.metadata.owner_references = []  # the DaemonSet was deleted, and left its pods as orphans
+    assert list(puller_index(found)) == ["orphans/ns"]
     assert list(puller_index(pod("p"))) == []
     assert list(owner_index(pod("p"))) == ["uid"]
     assert claim(daemonset(), [found]).adopt == []
@@ -232,3 +234,10 @@ def test_no_pod_goes_before_its_images_are_there_and_all_go_in_the_end(data, par
     updated = {name for name, found in daemons.items() if found.metadata.labels["controller-revision-hash"] == "new"}
     assert updated == set(names) - failing
     assert set(pullers) == failing
+
+
+@pytest.mark.parametrize("verdicts", [{"n1": RUN, "n2": STAY}, {"n1": RUN}], ids=["keeps its old pod", "is gone"])
+def test_nothing_is_pulled_where_no_new_pod_comes(verdicts):
+    pods = [pod("a", "n1", hash="old"), pod("b", "n2", hash="old")]
+    found = decide(view(pods, verdicts, rolling={**ROLLING, "maxUnavailable": 2}), lambda _node: 0.0).plan
+    assert (found.pre_pull, [p.metadata.name for p in found.delete]) == (["n1"], ["b"])

@@ -83,9 +83,11 @@ def owner_index(obj: Pod | Revision) -> Iterable[str]:
 
 
 def puller_index(pod: Pod) -> Iterable[str]:
-    """A pod that pulls images (see `prepull`) under the UID of its DaemonSet."""
+    """A pod that pulls images (see `prepull`) under the UID of its DaemonSet, or with the orphans of its namespace."""
+    if PRE_PULL_OF_LABEL not in pod.metadata.labels:
+        return ()
     ref = puller_owner(pod.metadata)
-    return (ref.uid,) if ref is not None else ()
+    return (ref.uid if ref is not None else f"orphans/{pod.metadata.namespace}",)
 
 
 def puller_owner(meta: Meta) -> OwnerReference | None:

@@ -9,11 +9,13 @@ from datetime import datetime
 import msgspec
 
 from nodewright.controllers.daemonset import drain
+from nodewright.controllers.daemonset.caches import puller_owner
 from nodewright.controllers.daemonset.claims import Claim, claim
 from nodewright.controllers.daemonset.details import PodDetail, Trouble, trouble
 from nodewright.controllers.daemonset.kinds import APPS, NODEWRIGHT, Kind
 from nodewright.controllers.daemonset.model import PRE_PULL_OF_LABEL, DaemonSet, Node, Pod, Revision
 from nodewright.controllers.daemonset.outside import Found, Read, Recorded, Refusal, picture
+from nodewright.controllers.daemonset.prepull import is_for
 from nodewright.kube.client import Client
 from nodewright.kube.errors import Forbidden, NotFound
 from nodewright.kube.objects import Event, PartialObject
@@ -79,8 +81,8 @@ async def own_pods(client: Client, ds: DaemonSet, others: Sequence[DaemonSet] = 
         if PRE_PULL_OF_LABEL not in pod.metadata.labels:
             candidates.append(pod)
             texts[pod.key] = text
-        elif any(ref.uid == ds.metadata.uid for ref in pod.metadata.owner_references):
-            pullers.append(pod)
+        elif ref.uid == ds.metadata.uid if (ref := puller_owner(pod.metadata)) else is_for(pod, ds):
+            pullers.append(pod)  # as PrePuller.of
     claimed = claim(ds, candidates, others)
     troubles: dict[str, Trouble] = {}
     for pod in (*claimed.mine, *claimed.adopt):

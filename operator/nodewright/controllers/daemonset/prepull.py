@@ -177,6 +177,11 @@ def is_puller(pod: Pod) -> bool:
     return PRE_PULL_OF_LABEL in pod.metadata.labels
 
 
+def is_for(puller: Pod, ds: DaemonSet) -> bool:
+    """Whether a puller was made for a DaemonSet of this name; of very long names the end is not looked at."""
+    return puller.metadata.labels.get(PRE_PULL_OF_LABEL) == _label_value(ds.metadata.name)
+
+
 def _containers(spec: Json) -> list[Json]:
     """One per image, with the strictest policy of those that its users in the template have."""
     users: dict[str, list[Json]] = {}

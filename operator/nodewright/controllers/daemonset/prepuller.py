@@ -41,8 +41,9 @@ class PrePuller:
         self._told: dict[str, tuple[str, set[str]]] = {}  # by DaemonSet: the revision, and the nodes told about
 
     def of(self, ds: DaemonSet) -> list[Pod]:
-        """The DaemonSet's pullers."""
-        return list(self._pods.by_index("puller", ds.metadata.uid))
+        """The DaemonSet's pullers, and those of one of its name that was deleted and left its pods as orphans."""
+        orphans = self._pods.by_index("puller", f"orphans/{ds.metadata.namespace}")
+        return [*self._pods.by_index("puller", ds.metadata.uid), *(p for p in orphans if prepull.is_for(p, ds))]
 
     def forget(self, key: str) -> None:
         """The DaemonSet is gone."""

@@ -122,12 +122,16 @@ class _Choice:
         self.within_budget = self._rolling.unavailable_pods == "WithinBudget"
         self._lost: list[tuple[str, Pod]] = []
         self._sound: list[tuple[str, Pod]] = []
+        self._ends: set[str] = set()  # nodes whose pod gets no successor
         self.pre_pull: list[str] = []
 
     def add(self, node: str, old: Pod, is_sound: bool) -> None:
         """Let a pod take part, unless its node is held."""
         if node not in self._targets.held:
             (self._sound if is_sound else self._lost).append((node, old))
+            verdict = self._view.verdicts.get(node)
+            if verdict is None or not verdict.should_run:
+                self._ends.add(node)
 
     def make(self, for_lost: int, for_sound: int, *, shared: bool = False) -> list[tuple[str, Pod]]:
         """Choose so many at most; the limit for those that are not available counts only if the user wants it.
@@ -141,10 +145,12 @@ class _Choice:
         return lost + sound[: max(0, for_sound)]
 
     def _pulled(self) -> tuple[list[tuple[str, Pod]], list[tuple[str, Pod]]]:
-        """Those whose node has the new images; the first of the others are to pull them."""
+        """Those whose node has the new images, or gets no new pod; the first of the others are to pull them."""
         if self._rolling.pre_pull is None or self._targets.hash != self._view.update.hash:
             return self._lost, self._sound
-        pulled, failing, most = self._view.pulled, self._view.pull_errors, self._rolling.pre_pull.max_parallel
+        failing, most = self._view.pull_errors, self._rolling.pre_pull.max_parallel
+        # A puller would be of no use where the node is gone, or should not run a pod and only keeps its old one.
+        pulled = self._view.pulled | self._ends
         waiting = [n for n, _ in (*self._lost, *self._sound) if n not in pulled and n not in failing]
         # Where a pull fails it is tried on and on; until there are many such nodes, they take no other's turn.
         self.pre_pull = waiting[: max(0, min(most, 2 * most - len(failing)))]
