@@ -82,7 +82,9 @@ def test_a_drain_in_order_and_back(live: Live, facts: Facts, namespace: str) -> 
             live.wait("the last to be seen gone", lambda: ("high", "gone") in departures.seen)
         assert f"node/{node} cordoned" in said
         assert f"node/{node} drained" in said
-        assert departures.seen == [(app, what) for app in ("app", "low", "high") for what in ("ending", "gone")]
+        order = [(app, what) for app in ("app", "low", "high") for what in ("ending", "gone")]
+        # A Pod that ends at once may not be seen ending.
+        assert departures.seen == [each for each in order if each[1] == "gone" or each in departures.seen]
         assert ready_on(live, namespace, node) == {"stays"}
         assert live.core.read_node(node).spec.unschedulable
     finally:
