@@ -10,7 +10,14 @@ from nodewright.controllers.daemonset.view import View
 from nodewright.kube.times import parse_rfc3339
 
 NOW = "2026-03-01T12:00:00Z"
+# The nodes that the lab's clusters begin with, and the zones they are in.
+ZONES = {f"n{i}": "ab"[i % 2] for i in range(3)}
 TEMPLATE = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+
+
+def rolling(**numbers):
+    """The part of a spec that says how pods are replaced, in wire names."""
+    return {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": numbers}}
 
 
 def node(name, labels=None, taints=()):

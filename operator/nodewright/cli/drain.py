@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nodewright.cli.durations import seconds
+from nodewright.cli.durations import patience
 from nodewright.cli.options import StateDir
 from nodewright.cli.output import stderr, stdout
 from nodewright.cli.target import ClusterName, Kubeconfig, config_of
@@ -55,7 +55,7 @@ def command(
         force=force,
         delete_emptydir_data=delete_emptydir_data,
         grace_period=grace_period,
-        timeout=0.0 if timeout in ("0", "0s") else seconds(timeout, "--timeout"),
+        timeout=patience(timeout, "--timeout"),
         dry_run=dry_run,
     )
     config = config_of(kubeconfig, cluster, state_dir)

@@ -27,12 +27,12 @@ Node = dict[str, Any]
 
 
 class DrainOptions(msgspec.Struct, frozen=True):
-    """What the user wants. `grace_period` below zero: each Pod's own; `timeout` zero: without end (seconds)."""
+    """What the user wants. `grace_period` below zero: each Pod's own; `timeout` None: without end (seconds)."""
 
     force: bool = False
     delete_emptydir_data: bool = False
     grace_period: int = -1
-    timeout: float = 0.0
+    timeout: float | None = None
     dry_run: bool = False
 
 
@@ -113,7 +113,7 @@ class Drainer:
         watching = asyncio.create_task(cache.run(), name="drain")
         left = plan((), rules)
         try:
-            async with asyncio.timeout(self._options.timeout or None):
+            async with asyncio.timeout(self._options.timeout):
                 await cache.wait_synced()
                 while True:
                     self._changed.clear()

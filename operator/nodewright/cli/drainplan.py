@@ -11,6 +11,7 @@ import msgspec
 
 from nodewright.controllers.daemonset.model import MIRROR_ANNOTATION, PRE_PULL_OF_LABEL
 from nodewright.kube.objects import OwnerReference, Pod
+from nodewright.kube.owners import controller_of
 
 UNMANAGED = "Pods that declare no controller (use --force to override)"
 LOCAL_DATA = "Pods with local storage (use --delete-emptydir-data to override)"
@@ -40,7 +41,7 @@ def plan(pods: Iterable[Pod], rules: Rules) -> DrainPlan:
     for pod in sorted(pods, key=lambda p: p.key):
         if is_mirror(pod) or PRE_PULL_OF_LABEL in pod.metadata.labels:
             continue
-        owner = owner_of(pod)
+        owner = controller_of(pod.metadata)
         if owner is not None and owner.uid in rules.leaving:
             found.leave_last.append(pod)
         elif owner is not None and owner.kind == "DaemonSet":
@@ -73,11 +74,6 @@ def _ordinary(pod: Pod, owner: OwnerReference | None, rules: Rules, found: Drain
             is_refused = True
     if not is_refused:
         found.evict.append(pod)
-
-
-def owner_of(pod: Pod) -> OwnerReference | None:
-    """The reference to the Pod's controller."""
-    return next((ref for ref in pod.metadata.owner_references if ref.controller), None)
 
 
 def is_mirror(pod: Pod) -> bool:

@@ -10,6 +10,11 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6,
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)")
 
 
+def patience(text: str, option: str) -> float | None:
+    """As `seconds`, for how long to wait; None, without end, for 0."""
+    return None if text in ("0", "0s") else seconds(text, option)
+
+
 def seconds(text: str, option: str) -> float:
     """A positive duration in seconds. Raises typer.BadParameter, which names the option."""
     total, end = 0.0, 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from nodewright.cli.daemonsettarget import ApiOption, Chosen, Namespace, Words, choose, parse
-from nodewright.cli.durations import seconds
+from nodewright.cli.durations import patience
 from nodewright.cli.options import Output, StateDir
 from nodewright.cli.output import TIMED_OUT, CliError, Format, emit, stderr
 from nodewright.cli.target import ClusterName, Kubeconfig, config_of
@@ -48,8 +48,13 @@ def _run(
     config = config_of(*cluster)
 
     async def work() -> R:
+        from nodewright.cli.rolloutchanges import Refused
+
         async with choose(config, target) as chosen:
-            return await act(chosen)
+            try:
+                return await act(chosen)
+            except Refused as error:
+                raise chosen.refused(str(error), error.hint) from None
 
     return asyncio.run(work())
 
@@ -72,7 +77,7 @@ def status(
     Exit code 0: rolled out; 1: it failed, was rolled back or exceeded its deadline; 3: it is paused; 4: timeout. With
     --no-watch, 0 also while it goes on.
     """
-    limit = None if timeout in ("0", "0s") else seconds(timeout, "--timeout")
+    limit = patience(timeout, "--timeout")
 
     async def act(chosen: Chosen) -> int:
         from nodewright.cli.rolloutprogress import Follower
@@ -172,15 +177,13 @@ def undo(
         from nodewright.cli import rolloutchanges as changes
         from nodewright.controllers.daemonset.lookup import own_history
         from nodewright.controllers.daemonset.model import DaemonSet
+        from nodewright.controllers.daemonset.revisions import holds_template
 
         for last in [False] * (_TRIES - 1) + [True]:
             recorded = await own_history(chosen.client, chosen.ds)
-            try:
-                revision = changes.undo_target(chosen.ds, [each.revision for each in recorded], to_revision)
-                patch = changes.undo(chosen.ds, revision)
-            except changes.Refused as error:
-                raise chosen.refused(str(error)) from None
-            if changes.is_template(chosen.ds, revision):
+            revision = changes.undo_target(chosen.ds, [each.revision for each in recorded], to_revision)
+            patch = changes.undo(chosen.ds, revision)
+            if holds_template(chosen.ds, revision):
                 print(
                     f"{chosen.title} skipped rollback (current template already matches revision {revision.revision})"
                 )
@@ -241,10 +244,7 @@ def pause(
         from nodewright.cli import rolloutchanges as changes
         from nodewright.controllers.daemonset.outside import is_upstreams
 
-        try:
-            await _merge(chosen, changes.pause(chosen.kind, chosen.ds))
-        except changes.Refused as error:
-            raise chosen.refused(str(error)) from None
+        await _merge(chosen, changes.pause(chosen.kind, chosen.ds))
         print(f"{chosen.title} paused")
         if is_upstreams(chosen.kind, chosen.ds):
             stderr().print(f"warning: {_UPSTREAM}", markup=False)
@@ -266,10 +266,7 @@ def resume(
     async def act(chosen: Chosen) -> None:
         from nodewright.cli import rolloutchanges as changes
 
-        try:
-            patch, done = changes.resume(chosen.kind, chosen.ds)
-        except changes.Refused as error:
-            raise chosen.refused(str(error), "nodewright rollout status tells what it waits for") from None
+        patch, done = changes.resume(chosen.kind, chosen.ds)
         await _merge(chosen, patch)
         print(f"{chosen.title} resumed: {'; '.join(done)}")
 
@@ -291,10 +288,7 @@ def restart(
         from nodewright.cli import rolloutchanges as changes
         from nodewright.kube.times import now_rfc3339
 
-        try:
-            await _merge(chosen, changes.restart(chosen.ds, now_rfc3339()))
-        except changes.Refused as error:
-            raise chosen.refused(str(error)) from None
+        await _merge(chosen, changes.restart(chosen.ds, now_rfc3339()))
         print(f"{chosen.title} restarted")
 
     _run(words, namespace, api, (kubeconfig, cluster, state_dir), act)

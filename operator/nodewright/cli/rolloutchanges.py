@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from nodewright.controllers.daemonset.canonical import canonical_bytes
 from nodewright.controllers.daemonset.kinds import Kind
 from nodewright.controllers.daemonset.model import (
     PAUSED_ANNOTATION,
@@ -25,7 +24,12 @@ RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 
 
 class Refused(Exception):
-    """Why the verb does nothing."""
+    """Why the verb does nothing, and what to do."""
+
+    def __init__(self, why: str, hint: str = "") -> None:
+        """`why` follows the DaemonSet's name."""
+        super().__init__(why)
+        self.hint = hint
 
 
 def pause(kind: Kind, ds: DaemonSet) -> Json:
@@ -54,7 +58,8 @@ def resume(kind: Kind, ds: DaemonSet) -> tuple[Json, list[str]]:
         annotations[RESUMED_FAILURES_ANNOTATION] = failed
         done.append(f"failing pods of revision {failed} stop it no longer")
     if not done:
-        raise Refused("is not paused, and nothing in its rollout waits for somebody")
+        hint = "nodewright rollout status tells what it waits for"
+        raise Refused("is not paused, and nothing in its rollout waits for somebody", hint)
     if annotations:
         patch["metadata"] = {"annotations": annotations}
     return patch, done
@@ -106,12 +111,6 @@ def undo_target(ds: DaemonSet, mine: Sequence[Revision], number: int) -> Revisio
     if not old:
         raise Refused("no last revision to roll back to")
     return old[-1]
-
-
-def is_template(ds: DaemonSet, revision: Revision) -> bool:
-    """Whether the revision holds the current template."""
-    held = template_of(revision)
-    return held is not None and canonical_bytes(held) == canonical_bytes(msgspec.json.decode(ds.spec.template))
 
 
 def undo(ds: DaemonSet, revision: Revision) -> list[Json]:

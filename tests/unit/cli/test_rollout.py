@@ -15,6 +15,7 @@ from nodewright.controllers.daemonset.eligibility import Verdict
 from nodewright.controllers.daemonset.explain import explain
 from nodewright.controllers.daemonset.kinds import APPS, NODEWRIGHT
 from nodewright.controllers.daemonset.outside import Found, Recorded, is_upstreams
+from nodewright.controllers.daemonset.revisions import holds_template
 from nodewright.kube.times import parse_rfc3339
 from support.daemonset_objects import NOW, RUN, TEMPLATE, daemonset, pod, revision, view
 
@@ -178,7 +179,7 @@ def test_undo_where_there_is_nothing_to_go_back_to():
         changes.undo_target(ds, mine, 0)
     with pytest.raises(changes.Refused, match=r"^unable to find specified revision 7 in history$"):
         changes.undo_target(ds, mine, 7)
-    assert changes.is_template(ds, mine[0])
+    assert holds_template(ds, mine[0])
 
 
 def test_undo_replaces_the_template_of_the_very_spec_that_was_read():

@@ -11,27 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from support.daemonset_lab import AppsLab, Lab
-from support.daemonset_objects import override
+from support.daemonset_objects import ZONES, override, rolling
 from support.fake_cluster import Fault
-
-ZONES = {f"n{i}": "ab"[i % 2] for i in range(3)}
-
-
-@pytest.fixture
-def make_lab():
-    made = []
-
-    def make(kind=Lab, **spec):
-        made.append(kind(ZONES, **spec))
-        return made[-1]
-
-    yield make
-    for lab in made:
-        lab.close()
-
-
-def rolling(**numbers):
-    return {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": numbers}}
 
 
 def creation(lab):

@@ -6,29 +6,11 @@ from collections.abc import Callable
 import pytest
 
 from support.daemonset_lab import Lab
-from support.daemonset_objects import override
+from support.daemonset_objects import ZONES, override, rolling
 from support.fake_cluster import Fault
 
-ZONES = {f"n{i}": "ab"[i % 2] for i in range(3)}
 FAULTS = list(Fault)
 LATE = (Fault.SLOW, Fault.DIE_LATE)
-
-
-@pytest.fixture
-def make_lab():
-    made = []
-
-    def make(**spec):
-        made.append(Lab(ZONES, **spec))
-        return made[-1]
-
-    yield make
-    for lab in made:
-        lab.close()
-
-
-def rolling(**numbers):
-    return {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": numbers}}
 
 
 def sized(value):

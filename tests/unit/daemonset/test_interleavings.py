@@ -16,13 +16,19 @@ from nodewright.controllers.daemonset.eligibility import judge
 from nodewright.controllers.daemonset.extensions import RollingUpdate
 from nodewright.controllers.daemonset.manage import allows_surge, manage
 from nodewright.controllers.daemonset.model import HASH_LABEL, Template
-from nodewright.controllers.daemonset.pods import group, is_available
+from nodewright.controllers.daemonset.pods import group, ready_since
 from nodewright.controllers.daemonset.rollout import limits
-from nodewright.kube.times import format_rfc3339, parse_rfc3339
+from nodewright.kube.times import format_rfc3339, parse_rfc3339, seconds_since
 from support.daemonset_objects import NOW, node, pod, view
 
 NODES = [f"n{i}" for i in range(5)]
 EFFECTS = ["NoSchedule", "NoExecute"]
+
+
+def is_available(pod, min_ready_seconds, now):
+    """Ready for so many seconds: said once more, apart from the code."""
+    since = ready_since(pod)
+    return since is not None and (min_ready_seconds <= 0 or (since and seconds_since(since, now) >= min_ready_seconds))
 
 
 class Cluster(RuleBasedStateMachine):

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from nodewright.controllers.daemonset.kinds import Kind
 from nodewright.controllers.daemonset.model import DaemonSet, Pod
-from nodewright.controllers.daemonset.template import PodFactory
+from nodewright.controllers.daemonset.template import Json, PodFactory
 from nodewright.framework.consistency import ConsistencyGuard
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client
 from nodewright.kube.errors import ApiError, Conflict, Forbidden, NotFound, ServerUnavailable
 from nodewright.kube.events import EventRecorder
-from nodewright.kube.objects import ObjectReference
+from nodewright.kube.objects import ObjectReference, PartialObject
 from nodewright.kube.quickwrite import QuickWriter
 from nodewright.kube.resources import PODS
 
@@ -93,24 +93,32 @@ class PodActions:
         return errors
 
     async def _create(self, ds: DaemonSet, maker: PodFactory, node: str) -> None:
-        ref = reference(self._kind, ds)
+        made = await self.create(ds, maker.pod_for(node))
+        if made is not None:
+            text = f"Created pod: {made.metadata.name}"
+            self._events.event(reference(self._kind, ds), "Normal", "SuccessfulCreate", text)
+            log.info("created pod", extra={"pod": made.metadata.name, "node": node})
+
+    async def create(self, ds: DaemonSet, pod: Json, error: str = "Error creating") -> PartialObject | None:
+        """Create a pod for the DaemonSet; a failure is told, beginning with `error`, and raised.
+
+        None where the namespace is being deleted: everything in it is about to go, and telling would only make noise.
+        """
         try:
-            made = await self._writer.create(PODS, maker.pod_for(node), ds.metadata.namespace)
-        except ApiError as error:
-            if isinstance(error, ServerUnavailable):
+            made = await self._writer.create(PODS, pod, ds.metadata.namespace)
+        except ApiError as failure:
+            if isinstance(failure, ServerUnavailable):
                 self._guard.doubt(ds.key, self._pods)
-            if namespace_terminating(error):
-                # Everything in it is about to go; retrying or telling would only make noise.
-                log.info("no pod for node %s: the namespace is being deleted", node)
-                return
+            if _namespace_terminating(failure):
+                log.info("no pod is made: the namespace is being deleted")
+                return None
             # Without the name that the server made up: texts that differ in nothing else are one event, one status.
-            error.message = nameless(error.message, ds.metadata.name)
-            error.args = (error.message,)
-            self._events.event(ref, "Warning", "FailedCreate", f"Error creating: {error.message}")
+            failure.message = nameless(failure.message, pod["metadata"]["generateName"].removesuffix("-"))
+            failure.args = (failure.message,)
+            self._events.event(reference(self._kind, ds), "Warning", "FailedCreate", f"{error}: {failure.message}")
             raise
         self._guard.wrote(ds.key, self._pods, made.metadata.resource_version)
-        self._events.event(ref, "Normal", "SuccessfulCreate", f"Created pod: {made.metadata.name}")
-        log.info("created pod", extra={"pod": made.metadata.name, "node": node})
+        return made
 
     async def _delete(self, ds: DaemonSet, pod: Pod) -> None:
         ref = reference(self._kind, ds)
@@ -137,7 +145,7 @@ def nameless(message: str, name: str) -> str:
     return re.sub(rf'"{re.escape(name)}-[a-z0-9]{{5}}"', f'"{name}-"', message)
 
 
-def namespace_terminating(error: ApiError) -> bool:
+def _namespace_terminating(error: ApiError) -> bool:
     """Whether nothing more can be created, as the whole namespace is being deleted."""
     causes = error.details.get("causes") or []
     return isinstance(error, Forbidden) and any(c.get("reason") == "NamespaceTerminating" for c in causes)

@@ -78,7 +78,7 @@ class DaemonSetController(Controller):
         self._history = HistoryKeeper(client, self.kind, self.guard, self.daemonsets, self.revisions, self.pods)
         self._actions = PodActions(client, self.kind, self.pods, self.guard, self.events)
         self._in_place = InPlaceUpdater(client, self.kind, self.pods, self.guard, self.events, self._actions)
-        self._pulls = PrePuller(client, self.kind, self.pods, self.guard, self.events)
+        self._pulls = PrePuller(client, self.kind, self.pods, self.guard, self.events, self._actions)
 
     # -- from changes to keys --------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from nodewright.controllers.daemonset.claims import controller
 from nodewright.controllers.daemonset.eligibility import Verdict
-from nodewright.controllers.daemonset.model import PRE_PULL_OF_LABEL, DaemonSet, Node, Pod
+from nodewright.controllers.daemonset.model import DaemonSet, Node, Pod
 from nodewright.controllers.daemonset.owntaints import DRAIN_TAINT
+from nodewright.controllers.daemonset.prepull import is_puller
 
 LEAVE_LAST = "LeaveLast"
 _SHOWN = 3  # names in a reason
@@ -46,7 +47,7 @@ def waits_for(mine: Iterable[Pod], on_node: Iterable[Pod], leaving: Collection[s
     ordinary: list[Pod] = []
     daemons: list[tuple[str, Pod]] = []
     for pod in on_node:
-        if pod.metadata.uid in uids or is_mirror(pod) or PRE_PULL_OF_LABEL in pod.metadata.labels:
+        if pod.metadata.uid in uids or is_mirror(pod) or is_puller(pod):
             continue
         # One that is being deleted is waited for to its very end: till then its volumes may need their driver.
         if pod.terminal and not pod.deleting:

@@ -16,9 +16,9 @@ from nodewright.controllers.daemonset.failures import deadline
 from nodewright.controllers.daemonset.model import HASH_LABEL, Pod
 from nodewright.controllers.daemonset.outside import Found, is_upstreams
 from nodewright.controllers.daemonset.progress import LATE, WAITING
-from nodewright.controllers.daemonset.targets import is_current, is_paused
+from nodewright.controllers.daemonset.targets import is_current, is_paused, newest
 from nodewright.controllers.daemonset.view import Decision, Targets, View
-from nodewright.controllers.daemonset.waits import Wait, available_at, behind, held_for_good, newest, waits
+from nodewright.controllers.daemonset.waits import Wait, available_at, behind, held_for_good, waits
 
 BACK_OFF = (
     "failed pods are made anew after a back-off (1 s, doubling up to 15 min for each node) that only the controller "

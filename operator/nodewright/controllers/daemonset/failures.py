@@ -84,9 +84,9 @@ def _why(view: View, node: str) -> str:
     for pod in view.pods.get(node, ()):
         if not has_hash(pod, view.update.hash, view.template_generation):
             continue
-        for container in (*pod.status.init_container_statuses, *pod.status.container_statuses):
-            if container.state and container.state.waiting and container.state.waiting.reason in REASONS:
-                return f"container {container.name} of {pod.key} on {node}: {container.state.waiting.reason}"
+        if (stuck := _stuck(pod)) is not None:
+            container, reason = stuck
+            return f"container {container} of {pod.key} on {node}: {reason}"
         if pod.status.phase == "Failed":
             return f"{pod.key} on {node}: Failed"
     if node in view.pull_errors:
@@ -105,12 +105,18 @@ def _seconds_left(view: View, pod: Pod) -> float | None:
         return 0.0
     if pod.deleting or is_ready(view, pod):
         return None
-    status = pod.status
-    for container in (*status.init_container_statuses, *status.container_statuses):
-        if container.state and container.state.waiting and container.state.waiting.reason in REASONS:
-            return 0.0
+    if _stuck(pod) is not None:
+        return 0.0
     since = _troubled_since(view, pod)
     return max(0.0, deadline(view.ds) - seconds_since(since, view.now)) if since else None
+
+
+def _stuck(pod: Pod) -> tuple[str, str] | None:
+    """The first container that can't start or crashes again and again, and the reason."""
+    for container in (*pod.status.init_container_statuses, *pod.status.container_statuses):
+        if container.state and container.state.waiting and container.state.waiting.reason in REASONS:
+            return container.name, container.state.waiting.reason
+    return None
 
 
 def _troubled_since(view: View, pod: Pod) -> str:

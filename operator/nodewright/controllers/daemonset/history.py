@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence, Set
 
-import msgspec
-
 from nodewright.controllers.daemonset import revisions
-from nodewright.controllers.daemonset.canonical import canonical_bytes
 from nodewright.controllers.daemonset.claims import controller
 from nodewright.controllers.daemonset.kinds import Kind
 from nodewright.controllers.daemonset.model import HASH_LABEL, DaemonSet, Pod, Revision
@@ -87,11 +84,7 @@ class HistoryKeeper:
         namespace = ds.metadata.namespace
         existing = await self._client.get(CONTROLLERREVISIONS, name, namespace, type=Revision)
         owner = controller(existing.metadata)
-        template = revisions.template_of(existing)
-        same = template is not None and canonical_bytes(template) == canonical_bytes(
-            msgspec.json.decode(ds.spec.template)
-        )
-        if same and owner is not None and owner.uid == ds.metadata.uid:
+        if revisions.holds_template(ds, existing) and owner is not None and owner.uid == ds.metadata.uid:
             self._guard.wrote(ds.key, self._cache, existing.metadata.resource_version)
             return existing
         live = await self._client.get(self._kind.resource, ds.metadata.name, namespace, type=DaemonSet)

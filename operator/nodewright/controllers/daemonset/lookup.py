@@ -13,9 +13,9 @@ from nodewright.controllers.daemonset.caches import puller_owner
 from nodewright.controllers.daemonset.claims import Claim, claim
 from nodewright.controllers.daemonset.details import PodDetail, Trouble, trouble
 from nodewright.controllers.daemonset.kinds import APPS, NODEWRIGHT, Kind
-from nodewright.controllers.daemonset.model import PRE_PULL_OF_LABEL, DaemonSet, Node, Pod, Revision
+from nodewright.controllers.daemonset.model import DaemonSet, Node, Pod, Revision
 from nodewright.controllers.daemonset.outside import Found, Read, Recorded, Refusal, picture
-from nodewright.controllers.daemonset.prepull import is_for
+from nodewright.controllers.daemonset.prepull import is_for, is_puller
 from nodewright.kube.client import Client
 from nodewright.kube.errors import Forbidden, NotFound
 from nodewright.kube.objects import Event, PartialObject
@@ -78,7 +78,7 @@ async def own_pods(client: Client, ds: DaemonSet, others: Sequence[DaemonSet] = 
     candidates, pullers, texts = [], [], {}
     for text in listed.items:
         pod = msgspec.json.decode(text, type=Pod)
-        if PRE_PULL_OF_LABEL not in pod.metadata.labels:
+        if not is_puller(pod):
             candidates.append(pod)
             texts[pod.key] = text
         elif ref.uid == ds.metadata.uid if (ref := puller_owner(pod.metadata)) else is_for(pod, ds):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from nodewright.controllers.daemonset.availability import is_available, is_ready
-from nodewright.controllers.daemonset.eligibility import Verdict
 from nodewright.controllers.daemonset.extensions import RollingUpdate
 from nodewright.controllers.daemonset.model import Pod
 from nodewright.controllers.daemonset.numbers import scaled
@@ -23,33 +22,27 @@ def allows_surge(rolling: RollingUpdate) -> bool:
 
 def manage(view: View, targets: Targets, failure_gate: FailureGate) -> Plan:
     """Plan for all nodes."""
-    plan = Plan()
+    plan, surges = Plan(), allows_surge(view.ds.rolling)
     for node in sorted(view.verdicts):
-        _node(view, targets, node, view.verdicts[node], failure_gate, plan)
+        verdict, found = view.verdicts[node], view.pods.get(node)
+        if not found:
+            if verdict.should_run:
+                plan.create.append(node)
+        elif not verdict.should_continue:
+            plan.delete += [pod for pod in found if not pod.deleting]
+        else:
+            running = list(_running(view, node, found, failure_gate, plan))
+            if not surges:
+                plan.delete += running[1:]
+            elif len(running) > 1:
+                plan.delete += surplus(view, targets, node, running)
+            elif not running and verdict.should_run:
+                # A pod that is on its way out does not count while surging: its successor may start beside it.
+                plan.create.append(node)
     # Pods pinned to a node that is gone would wait for it for ever. Those that ran there are podgc's.
     for node in sorted(view.pods.keys() - view.verdicts.keys()):
         plan.delete += [pod for pod in view.pods[node] if not pod.spec.node_name and not pod.deleting]
     return plan
-
-
-def _node(view: View, targets: Targets, node: str, verdict: Verdict, failure_gate: FailureGate, plan: Plan) -> None:
-    found = view.pods.get(node)
-    if not found:
-        if verdict.should_run:
-            plan.create.append(node)
-        return
-    if not verdict.should_continue:
-        plan.delete += [pod for pod in found if not pod.deleting]
-        return
-    running = list(_running(view, node, found, failure_gate, plan))
-    if not allows_surge(view.ds.rolling):
-        plan.delete += running[1:]
-    elif not running:
-        # A pod that is on its way out does not count while surging: its successor may start beside it.
-        if verdict.should_run:
-            plan.create.append(node)
-    elif len(running) > 1:
-        plan.delete += surplus(view, targets, node, running)
 
 
 def _running(view: View, node: str, found: list[Pod], failure_gate: FailureGate, plan: Plan) -> Iterable[Pod]:

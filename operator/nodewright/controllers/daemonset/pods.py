@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 
 from nodewright.controllers.daemonset.model import GENERATION_LABEL, HASH_LABEL, Pod
-from nodewright.kube.times import seconds_since
 
 PodsByNode = dict[str, list[Pod]]
 
@@ -16,15 +14,15 @@ def by_age(pod: Pod) -> tuple[bool, str, str]:
     return (not pod.spec.node_name, pod.metadata.creation_timestamp or "", pod.metadata.name)
 
 
-def group(pods: Iterable[Pod], *, with_ended: bool = False) -> PodsByNode:
+def group(pods: Iterable[Pod]) -> PodsByNode:
     """Pods by target node, the oldest first.
 
-    Pods that have ended and are being deleted (something holds a finalizer) are left out unless `with_ended`: their
-    replacement must not wait for them.
+    Pods that have ended and are being deleted (something holds a finalizer) are left out: their replacement must not
+    wait for them.
     """
     nodes: PodsByNode = {}
     for pod in pods:
-        if pod.terminal and pod.deleting and not with_ended:
+        if pod.terminal and pod.deleting:
             continue
         node = pod.target_node
         if node is not None:
@@ -45,16 +43,6 @@ def ready_since(pod: Pod) -> str | None:
 def is_ready(pod: Pod) -> bool:
     """Whether the Ready condition is True."""
     return ready_since(pod) is not None
-
-
-def is_available(pod: Pod, min_ready_seconds: int, now: datetime) -> bool:
-    """Whether the pod has been ready for so many seconds."""
-    since = ready_since(pod)
-    if since is None:
-        return False
-    if min_ready_seconds <= 0:
-        return True
-    return since != "" and seconds_since(since, now) >= min_ready_seconds
 
 
 def has_hash(pod: Pod, hash_value: str, template_generation: str | None = None) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from nodewright.controllers.daemonset import prepull
-from nodewright.controllers.daemonset.actions import BURST, nameless, namespace_terminating, reference, slow_start
+from nodewright.controllers.daemonset.actions import BURST, PodActions, reference, slow_start
 from nodewright.controllers.daemonset.backoff import FailureBackoff
 from nodewright.controllers.daemonset.kinds import Kind
 from nodewright.controllers.daemonset.model import DaemonSet, Pod
@@ -17,9 +17,8 @@ from nodewright.controllers.daemonset.view import Decision, View
 from nodewright.framework.consistency import ConsistencyGuard
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client
-from nodewright.kube.errors import ApiError, Conflict, NotFound, ServerUnavailable
+from nodewright.kube.errors import Conflict, NotFound
 from nodewright.kube.events import EventRecorder
-from nodewright.kube.objects import PartialObject
 from nodewright.kube.resources import PODS
 
 log = logging.getLogger(__name__)
@@ -29,14 +28,21 @@ class PrePuller:
     """Keeps the pullers of DaemonSets."""
 
     def __init__(
-        self, client: Client, kind: Kind, pods: WatchCache[Pod], guard: ConsistencyGuard, events: EventRecorder
+        self,
+        client: Client,
+        kind: Kind,
+        pods: WatchCache[Pod],
+        guard: ConsistencyGuard,
+        events: EventRecorder,
+        actions: PodActions,
     ) -> None:
-        """`pods` has the index `puller` (see `caches`); `guard` learns of every write."""
+        """`pods` has the index `puller` (see `caches`); `guard` learns of every write; `actions` makes the pullers."""
         self._client = client
         self._kind = kind
         self._pods = pods
         self._guard = guard
         self._events = events
+        self._actions = actions
         self._backoff = FailureBackoff()
         self._told: dict[str, tuple[str, set[str]]] = {}  # by DaemonSet: the revision, and the nodes told about
 
@@ -94,18 +100,9 @@ class PrePuller:
         ds, resource = view.ds, self._kind.resource
         tolerated = view.own_taints.tolerated(view.nodes[node].spec.taints)
         body = prepull.puller_for(resource, ds, template, view.update.hash, node, tolerated)
-        try:
-            made = await self._client.create(PODS, body, ds.metadata.namespace, type=PartialObject)
-        except ApiError as error:
-            if isinstance(error, ServerUnavailable):
-                self._guard.doubt(ds.key, self._pods)
-            if namespace_terminating(error):
-                return
-            text = f"Error creating a pod that pulls images: {nameless(error.message, ds.metadata.name + '-prepull')}"
-            self._events.event(reference(self._kind, ds), "Warning", "FailedCreate", text)
-            raise
-        self._guard.wrote(ds.key, self._pods, made.metadata.resource_version)
-        log.info("pulls images ahead", extra={"pod": made.metadata.name})
+        made = await self._actions.create(ds, body, "Error creating a pod that pulls images")
+        if made is not None:
+            log.info("pulls images ahead", extra={"pod": made.metadata.name})
 
     async def _delete_all(self, ds: DaemonSet, pods: Sequence[Pod]) -> list[Exception]:
         done = await asyncio.gather(*(self._delete(ds, pod) for pod in pods[:BURST]), return_exceptions=True)

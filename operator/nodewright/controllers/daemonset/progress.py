@@ -13,7 +13,7 @@ from nodewright.controllers.daemonset.availability import is_available
 from nodewright.controllers.daemonset.failures import Failures, are_resumed, are_too_many, cause, deadline
 from nodewright.controllers.daemonset.model import DaemonSet, Pod, RolloutStatus
 from nodewright.controllers.daemonset.pods import has_hash
-from nodewright.controllers.daemonset.targets import is_current, is_paused, stable_hash
+from nodewright.controllers.daemonset.targets import is_current, is_paused, newest, stable_hash
 from nodewright.controllers.daemonset.view import Targets, View
 from nodewright.kube.conditions import find_condition
 from nodewright.kube.times import format_rfc3339, seconds_since
@@ -86,16 +86,16 @@ def observe(view: View, targets: Targets, rollout: RolloutStatus) -> Progress:
 
 def count(view: View, targets: Targets) -> Counted:
     """Count nodes; also where the rollout goes back to another revision, the newest one is what is asked about."""
-    newest = msgspec.structs.replace(targets, hash=view.update.hash)
+    targets = newest(view, targets)
     wanted = done = old = due = 0
     for node, verdict in view.verdicts.items():
         if not verdict.should_run:
             continue
         wanted += 1
         found = view.pods.get(node) or []
-        has_old = any(not pod.deleting and not is_current(view, newest, node, pod) for pod in found)
+        has_old = any(not pod.deleting and not is_current(view, targets, node, pod) for pod in found)
         # As in the status, the oldest pod is the one that counts.
-        is_done = bool(found) and not has_old and _is_done(view, newest, node, found[0])
+        is_done = bool(found) and not has_old and _is_done(view, targets, node, found[0])
         done += is_done
         old += has_old
         due += not is_done and node not in targets.held
@@ -133,8 +133,8 @@ def last_phase(ds: DaemonSet) -> str | None:
     return condition.reason if condition is not None else None
 
 
-def _is_done(view: View, newest: Targets, node: str, pod: Pod) -> bool:
-    return is_current(view, newest, node, pod) and is_available(view, pod)
+def _is_done(view: View, targets: Targets, node: str, pod: Pod) -> bool:
+    return is_current(view, targets, node, pod) and is_available(view, pod)
 
 
 def _failed_revision(view: View, before: RolloutStatus, failures: Failures, stable: str) -> str:

@@ -6,7 +6,6 @@ another controller, with other hashes, is taken over without a rollout.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
@@ -58,13 +57,17 @@ class History(msgspec.Struct):
 
 def split(ds: DaemonSet, revisions: Iterable[Revision]) -> History:
     """Sort the DaemonSet's revisions into current and old."""
-    wanted = _meaning(b"template", bytes(ds.spec.template), lambda: msgspec.json.decode(ds.spec.template))
     history = History([], [])
     for revision in sorted(revisions, key=lambda r: (r.revision, r.metadata.name)):
-        found = _meaning(b"revision", bytes(revision.data), functools.partial(template_of, revision))
-        (history.current if found == wanted else history.old).append(revision)
+        (history.current if holds_template(ds, revision) else history.old).append(revision)
     history.current.reverse()
     return history
+
+
+def holds_template(ds: DaemonSet, revision: Revision) -> bool:
+    """Whether the revision holds the DaemonSet's current template."""
+    wanted = _meaning(b"template", bytes(ds.spec.template), lambda: msgspec.json.decode(ds.spec.template))
+    return _meaning(b"revision", bytes(revision.data), lambda: template_of(revision)) == wanted
 
 
 def _meaning(kind: bytes, text: bytes, parse: Callable[[], Json | None]) -> bytes:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import msgspec
-
 from nodewright.controllers.daemonset.availability import is_available, is_ready
 from nodewright.controllers.daemonset.conditions import put
 from nodewright.controllers.daemonset.model import DaemonSetStatus
 from nodewright.controllers.daemonset.progress import is_complete
-from nodewright.controllers.daemonset.targets import is_current
+from nodewright.controllers.daemonset.targets import is_current, newest
 from nodewright.controllers.daemonset.view import Decision, Targets, View
 
 # Fields of the status that apps/v1 lacks, or that nobody writes there.
@@ -31,7 +29,7 @@ def compute(view: View, targets: Targets) -> DaemonSetStatus:
         update_revision=before.update_revision,
         rollout=before.rollout,
     )
-    newest = msgspec.structs.replace(targets, hash=view.update.hash)
+    current = newest(view, targets)
     for node, verdict in view.verdicts.items():
         found = view.pods.get(node)
         if not verdict.should_run:
@@ -45,7 +43,7 @@ def compute(view: View, targets: Targets) -> DaemonSetStatus:
         if is_ready(view, oldest):
             status.number_ready += 1
             status.number_available += is_available(view, oldest)
-        status.updated_number_scheduled += is_current(view, newest, node, oldest)
+        status.updated_number_scheduled += is_current(view, current, node, oldest)
     status.number_unavailable = status.desired_number_scheduled - status.number_available
     return status
 
@@ -56,12 +54,12 @@ def with_rollout(status: DaemonSetStatus, view: View, decision: Decision) -> Dae
     The current revision becomes the newest once every node that should has an available pod of it, all steps done. For
     a new DaemonSet it is the first one from the start: there is nothing else to go back to.
     """
-    targets, newest = decision.targets, view.update.hash
+    targets, update = decision.targets, view.update.hash
     desired = status.desired_number_scheduled
     done = min(status.updated_number_scheduled, status.number_available)
     is_done = is_complete(view.ds, decision.rollout, wanted=desired, done=done)
-    status.update_revision = newest
-    status.current_revision = newest if is_done else targets.stable
+    status.update_revision = update
+    status.current_revision = update if is_done else targets.stable
     status.rollout = decision.rollout
     return status
 

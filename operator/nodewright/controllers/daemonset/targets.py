@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Set
 
+import msgspec
+
 from nodewright.controllers.daemonset.model import HASH_LABEL, PAUSED_ANNOTATION, DaemonSet, Pod, RolloutStatus
 from nodewright.controllers.daemonset.pods import has_hash
 from nodewright.controllers.daemonset.sizes import classes
@@ -45,6 +47,11 @@ def targets_for(view: View, rollout: RolloutStatus) -> Targets:
         classes=classes(view),
         generation=view.template_generation,
     )
+
+
+def newest(view: View, targets: Targets) -> Targets:
+    """The targets of a rollout of the current template, also while the decision is to go back to another one."""
+    return msgspec.structs.replace(targets, hash=view.update.hash)
 
 
 def is_current(view: View, targets: Targets, node: str, pod: Pod) -> bool:

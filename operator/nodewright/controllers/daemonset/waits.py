@@ -16,7 +16,7 @@ from nodewright.controllers.daemonset.numbers import scaled
 from nodewright.controllers.daemonset.progress import WAITING
 from nodewright.controllers.daemonset.rollout import limits, pair
 from nodewright.controllers.daemonset.steps import released
-from nodewright.controllers.daemonset.targets import is_current, is_paused, targets_for
+from nodewright.controllers.daemonset.targets import is_current, is_paused, newest, targets_for
 from nodewright.controllers.daemonset.view import Decision, Targets, View
 from nodewright.kube.times import format_rfc3339, parse_rfc3339
 
@@ -36,11 +36,6 @@ def named(nodes: Collection[str]) -> str:
     shown = sorted(nodes)[:_SHOWN]
     more = len(nodes) - len(shown)
     return f"{', '.join(shown)} and {more} more" if more else ", ".join(shown)
-
-
-def newest(view: View, targets: Targets) -> Targets:
-    """The targets of a rollout of the current template, also while the decision is to go back to another one."""
-    return msgspec.structs.replace(targets, hash=view.update.hash)
 
 
 def behind(view: View, targets: Targets) -> list[str]:
