@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodewright.kube import quantity
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.events import EventRecorder
 from nodewright.kube.objects import Pod, Service
@@ -18,27 +19,34 @@ from nodewright_agent.network.podnet import NetworkConfig, PodNetwork
 from nodewright_agent.node import clusterdns, selfsigned
 from nodewright_agent.node.keeper import NodeKeeper
 from nodewright_agent.node.networking import NodeNetworking
-from nodewright_agent.node.status import allocatable
-from nodewright_agent.pods import refs, spec
-from nodewright_agent.pods.admission import admit
+from nodewright_agent.node.registration import own_labels
+from nodewright_agent.node.status import unreserved_cpu
+from nodewright_agent.pods import refs, security, spec
+from nodewright_agent.pods.admission import admit, lacking, mismatch, resize_refusal
 from nodewright_agent.pods.backoff import BackoffPolicy
 from nodewright_agent.pods.machine import Settings
 from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.operations import Parts, PodOperations
 from nodewright_agent.pods.podfiles import PodFiles
 from nodewright_agent.pods.ports import Clock, Exit
+from nodewright_agent.pods.preemption import victims
 from nodewright_agent.pods.probes.runner import ProbeRunner
 from nodewright_agent.pods.pulling import ImagePuller
+from nodewright_agent.pods.qos import QosCgroups
 from nodewright_agent.pods.records import Records
+from nodewright_agent.pods.resources import CgroupSettings
+from nodewright_agent.pods.runtimeclass import RuntimeClasses
+from nodewright_agent.pods.static.assembly import build as static_pods
+from nodewright_agent.pods.static.manager import StaticPods
+from nodewright_agent.pods.static.mirrors import MirrorPods
 from nodewright_agent.pods.status import NodeFacts
 from nodewright_agent.pods.status_writer import StatusWriter
 from nodewright_agent.pods.trace import Tracer
-from nodewright_agent.pods.view import AgentPodsView, AgentStats
+from nodewright_agent.pods.view import AgentPodsView
 from nodewright_agent.pods.volumes.manager import VolumeManager
 from nodewright_agent.pods.worker import WorkerDeps
 from nodewright_agent.proxy.config import ProxyConfig
-from nodewright_agent.runtime import cgroup_math, hosttools
-from nodewright_agent.runtime.cgroups import CgroupLimits
+from nodewright_agent.runtime import cgroup_math, hosttools, userns
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.images.containerd import Containerd
 from nodewright_agent.runtime.images.store import ImageStore
@@ -49,6 +57,9 @@ from nodewright_agent.server.authn import Authenticator
 from nodewright_agent.server.authz import Authorizer
 from nodewright_agent.server.server import KubeletServer
 from nodewright_agent.server.tls import ServingTLS
+from nodewright_agent.standalone import EveryCertificate, NobodyWatches
+from nodewright_agent.upkeep import Upkeep
+from nodewright_agent.upkeep import build as build_upkeep
 
 
 @dataclass(slots=True)
@@ -64,6 +75,8 @@ class Node:
     manager: PodManager
     server: KubeletServer
     live: AgentLive
+    static: StaticPods
+    upkeep: Upkeep
 
     async def keep_identity(self) -> None:
         """Keep the node's certificate good; never returns."""
@@ -132,9 +145,8 @@ async def assemble(
         )
         await runtime.open()
         stack.push_async_callback(runtime.close)
-        runtime.cgroups.create(
-            cgroup_math.qos_path(config.cgroup_root, cgroup_math.QosClass.BEST_EFFORT), CgroupLimits(cpu_shares=2)
-        )
+        qos = QosCgroups(runtime.cgroups, config.cgroup_root, lambda: [pod for one in holder for pod in one.holdings()])
+        qos.prepare()
 
         def failed(pod: Pod, message: str) -> None:
             recorder.event(refs.reference(pod), "Warning", "FailedMount", message)
@@ -143,18 +155,31 @@ async def assemble(
             for manager in holder:
                 manager.volumes_changed(uid)
 
-        volumes = VolumeManager(client, config.state, on_failed=failed, on_wake=awaken, space=space)
+        recursive = runtime.info.recursive_read_only
+        volumes = VolumeManager(
+            client, config.state, on_failed=failed, on_wake=awaken, space=space, recursive_read_only=recursive
+        )
         stack.push_async_callback(volumes.close)
         keeper = NodeKeeper(clients, config, recorder, images.list, clock)
         networking = NodeNetworking(clients.cluster, keeper, network, config)
         records = Records(config.state / "pods")
         host_ips = (config.node_ip,)
+        problem = await asyncio.to_thread(
+            userns.probe, runtime.layout.run / "userns-probe", [Path(config.image_root), config.state]
+        )
+        users = userns.for_node(
+            config.state / "pods", config.userns_range, config.userns_ids_per_pod, config.max_pods, problem
+        )
+        keeper.user_namespaces = users.supported
+        keeper.recursive_read_only = recursive
         parts = Parts(
             runtime=runtime,
             sandboxes=Sandboxes(config.run / "sb", private=not space.separate),
+            users=users,
             network=network,
             volumes=volumes,
             puller=ImagePuller(images, client, recorder, clock, sources),
+            classes=RuntimeClasses(client, records, config.runtime_handlers),
             files=PodFiles(config, space, lambda: clusterdns.addresses(services.get(clusterdns.SERVICE))),
             records=records,
             events=recorder,
@@ -163,20 +188,35 @@ async def assemble(
                 memory_capacity=keeper.facts.memory,
                 seccomp_directory=config.state / "seccomp",
                 log_root=config.logs,
+                cgroups=CgroupSettings(
+                    cpu_quota=config.cpu_cfs_quota,
+                    cpu_period=round(config.cpu_cfs_quota_period * 1_000_000),
+                    pod_pids_limit=config.pod_pids_limit,
+                    page_sizes=runtime.cgroups.hugepage_sizes(cgroup_math.kubepods_path(config.cgroup_root)),
+                ),
+                single_process_oom_kill=config.single_process_oom_kill,
+                app_armor=runtime.info.app_armor_default,
             ),
             host_ips=host_ips,
-            allocatable=lambda: allocatable(config, keeper.facts),
+            allocatable=keeper.allocatable,
+            node_name=config.node_name,
+            node_labels=lambda: keeper.node.metadata.labels if keeper.node is not None else None,
             services=services.values,
         )
         tracer = Tracer(config.state / "trace", f"agent {config.node_name}", clock)
         stack.callback(tracer.flush)
         writer = StatusWriter(client)
         stack.push_async_callback(writer.close)
+        mirrors = None if config.standalone else MirrorPods(client, writer, lambda: keeper.node, recorder)
+        if mirrors is not None:
+            stack.push_async_callback(mirrors.close)
+            keeper.on_change(lambda node: mirrors.check_all())
+        prober = ProbeRunner(runtime, recorder, clock, config.node_ip, lambda cid: _wake(deps, cid))
         deps = WorkerDeps(
             operations=PodOperations(parts),
-            status=writer,
+            status=mirrors or NobodyWatches(),
             events=recorder,
-            probes=ProbeRunner(runtime, recorder, clock, config.node_ip, lambda cid: _wake(deps, cid)),
+            probes=prober,
             tracer=tracer,
             clock=clock,
             node=NodeFacts(host_ips),
@@ -184,20 +224,55 @@ async def assemble(
             image_backoff=BackoffPolicy(config.image_backoff_initial, config.image_backoff_max),
         )
 
+        def node_labels() -> dict[str, str]:
+            """Those that the Node will have, where the API has not told yet: static pods do not wait for it."""
+            if keeper.node is not None:
+                return keeper.node.metadata.labels
+            return {**config.node_labels, **own_labels(config, keeper.facts)}
+
         def admission(pod: Pod, others: list[Pod]) -> tuple[str, str] | None:
-            labels = keeper.node.metadata.labels if keeper.node is not None else {}
-            free = allocatable(config, keeper.facts)
-            return admit(pod, others, free, labels, config.node_name, config.allowed_unsafe_sysctls)
+            labels = node_labels()
+            refusal = upkeep.admit(pod) or security.app_armor_refusal(pod, runtime.info.app_armor)
+            if refusal is not None:
+                return refusal
+            return admit(pod, others, keeper.allocatable(), labels, config.node_name, config.allowed_unsafe_sysctls)
 
-        manager = PodManager(client, config.node_name, deps, records, admission)
+        def preempt(pod: Pod, others: list[Pod]) -> list[Pod]:
+            labels = node_labels()
+            if mismatch(pod, labels, config.node_name, config.allowed_unsafe_sysctls) is not None:
+                return []
+            return victims(pod, others, lacking(pod, others, keeper.allocatable()))
+
+        def resize(pod: Pod, others: list[Pod]) -> tuple[str, str] | None:
+            return resize_refusal(pod, others, keeper.allocatable())
+
+        manager = PodManager(client, config.node_name, deps, records, admission, resize, preempt)
         holder.append(manager)
-        server = _server(config, clients, manager, parts)
+        manager.room_listeners.append(qos.refresh)
+        if config.enforce_allocatable:
+            memory = max(0, keeper.facts.memory - quantity.value(config.reserved_memory))
+            qos.enforce(unreserved_cpu(config, keeper.facts), memory, recorder, keeper.reference)
+        else:
+            qos.release()
+        upkeep = build_upkeep(config, runtime, manager, images, keeper, recorder, clock)
+        stack.push_async_callback(upkeep.usage.close)
+        deps.started = upkeep.counters.pod_start.observe
+        server = _server(config, clients, manager, parts, upkeep, keeper, prober)
         stack.push_async_callback(server.stop)
-        live = for_agent(config, clients.cluster, runtime, keeper.refresh)
-        yield Node(config, clients, recorder, parts, keeper, networking, manager, server, live)
+        static = static_pods(config, manager, mirrors, recorder, keeper.reference, clock)
+        live = for_agent(config, clients.cluster, runtime, keeper.refresh, upkeep.apply)
+        yield Node(config, clients, recorder, parts, keeper, networking, manager, server, live, static, upkeep)
 
 
-def _server(config: AgentConfig, clients: Clients, manager: PodManager, parts: Parts) -> KubeletServer:
+def _server(
+    config: AgentConfig,
+    clients: Clients,
+    manager: PodManager,
+    parts: Parts,
+    upkeep: Upkeep,
+    keeper: NodeKeeper,
+    prober: ProbeRunner,
+) -> KubeletServer:
     if config.tls_cert_file:
         cert, key = Path(config.tls_cert_file), Path(config.tls_key_file)
     else:
@@ -210,8 +285,11 @@ def _server(config: AgentConfig, clients: Clients, manager: PodManager, parts: P
         node_name=config.node_name,
         tls=ServingTLS(cert, key, client_ca),
         authenticator=Authenticator(clients.node),
-        authorizer=Authorizer(clients.node, config.node_name),
-        stats=AgentStats(manager, parts.runtime),
+        authorizer=(EveryCertificate if config.standalone else Authorizer)(clients.node, config.node_name),
+        stats=upkeep.usage,
+        counters=upkeep.metrics,
+        probes=prober.metrics.text,
+        machine=(keeper.facts.cpus, keeper.facts.memory),
         address=config.bind_address,
         port=config.port,
     )

@@ -24,6 +24,8 @@ OWN_LABELS = (
     "beta.kubernetes.io/arch",
 )
 """The labels that every kubelet sets on its Node, and which ``omit_node_labels`` may leave out."""
+BUILT_IN_HANDLERS = ("", "nodewright", "runc")
+"""Runtime handlers that every node has: all are its own OCI runtime."""
 PROXY_MODES = ("auto", "ipvs", "nftables", "iptables", "none")
 
 
@@ -37,6 +39,13 @@ class TaintConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     key: str
     effect: str
     value: str = ""
+
+
+class PriorityGrace(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How long Pods from this priority on get when the host shuts down."""
+
+    priority: int
+    shutdown_grace_period_seconds: int
 
 
 class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +84,11 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A directory with conmon and runc that is installed on the host at start; empty: ``runc`` and ``conmon`` are."""
     image_sources: list[Literal["containerd"]] = []
     """Where images are looked for before their registry."""
+
+    static_pod_path: str = ""
+    """A folder of static Pods' manifests, or one such file; empty: none are run from files."""
+    standalone: bool = False
+    """Run static Pods and nothing else, without an API server."""
 
     cluster_domain: str = "cluster.local"
     cluster_dns: list[str] = []
@@ -117,8 +131,45 @@ class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     register_with_taints: list[TaintConfig] = []
     reserved_cpu: str = "0"
     reserved_memory: str = "0"
+    reserved_ephemeral_storage: str = "0"
+    enforce_allocatable: bool = True
+    """Whether the cgroup of all pods is limited to what is not reserved (enforceNodeAllocatable ``pods``)."""
+    pod_pids_limit: int = -1
+    """Processes that one pod may have; -1: as many as the node has."""
+    cpu_cfs_quota: bool = True
+    """Whether CPU limits are enforced."""
+    cpu_cfs_quota_period: float = 0.1
+    """Seconds in which a CPU limit is counted, 0.001 to 1."""
+    single_process_oom_kill: bool = False
+    """cgroup v2: out of memory, only the process is killed, not its container. With v1 it is always so."""
+    runtime_handlers: dict[str, str] = {}
+    """Further OCI runtimes for RuntimeClasses: the program's path by handler."""
     eviction_memory: str = "100Mi"
+    """Hard threshold of memory.available where ``eviction_hard`` is not given."""
+    eviction_hard: dict[str, str] | None = None
+    """Thresholds by signal, as a quantity or percentage; given, it replaces all defaults (kubelet's)."""
+    eviction_soft: dict[str, str] = {}
+    eviction_soft_grace_period: dict[str, str] = {}
+    """Durations such as ``1m30s``, one for each signal of ``eviction_soft``."""
+    eviction_minimum_reclaim: dict[str, str] = {}
+    eviction_max_pod_grace_period: int = 0
+    eviction_pressure_transition_period: float = 300.0
+    image_gc_high_threshold_percent: int = 85
+    image_gc_low_threshold_percent: int = 80
+    image_minimum_gc_age: float = 120.0
+    image_maximum_gc_age: float = 0.0
+    """Unused images are removed after this time whatever the disk; 0: they are not."""
+    shutdown_grace_period: float = 0.0
+    """Time that Pods get when the host shuts down, critical ones included; 0: no graceful shutdown."""
+    shutdown_grace_period_critical_pods: float = 0.0
+    shutdown_grace_period_by_pod_priority: list[PriorityGrace] = []
+    """In place of the two above: a time for each range of priorities."""
     allowed_unsafe_sysctls: list[str] = []
+    userns_range: str = ""
+    """Ids for pods with ``hostUsers: false``, as ``FIRST:COUNT``; empty: /etc/subuid's line of nodewright or kubelet,
+    without one from 65536 on for ``max_pods`` pods."""
+    userns_ids_per_pod: int = 65536
+    """A multiple of 65536 (kubelet's userNamespaces.idsPerPod)."""
 
     crash_backoff_initial: float = 10.0
     crash_backoff_max: float = 300.0
@@ -193,6 +244,7 @@ def check(config: AgentConfig) -> list[str]:
         limit = f"longer than {MAX_RUN_DIR} characters; sockets below it would not fit"
         problems.append(f"run_dir: {config.run_dir!r} is {limit}")
     _check_host(config, problems)
+    _check_static(config, problems)
     for field in ("node_ip", "bind_address", "healthz_bind_address"):
         _check_ip(field, getattr(config, field), problems)
     for index, address in enumerate(config.cluster_dns):
@@ -264,6 +316,20 @@ def _check_host(config: AgentConfig, problems: list[str]) -> None:
             problems.append(f"omit_node_labels[{index}]: {name!r} is none of {', '.join(OWN_LABELS)}")
 
 
+def _check_static(config: AgentConfig, problems: list[str]) -> None:
+    path = config.static_pod_path
+    if path and (not os.path.isabs(path) or ".." in Path(path).parts):
+        problems.append(f"static_pod_path: {path!r} is not an absolute path without '..'")
+    if not config.standalone:
+        return
+    if not path:
+        problems.append("static_pod_path: needed with standalone, which runs nothing else")
+    if not config.pod_cidr:
+        problems.append("pod_cidr: needed with standalone: there is no Node to have one")
+    if config.kubeconfig or config.bootstraps:
+        problems.append("standalone: kubeconfig and bootstrap lead to an API server; leave them out")
+
+
 def _check_ip(field: str, value: str, problems: list[str]) -> None:
     try:
         ipaddress.ip_address(value)
@@ -289,7 +355,7 @@ def _check_numbers(config: AgentConfig, problems: list[str]) -> None:
         problems.append(f"healthz_port: {config.healthz_port} is port too")
     if config.max_pods < 1:
         problems.append(f"max_pods: {config.max_pods} is not positive")
-    for field in ("reserved_cpu", "reserved_memory", "eviction_memory"):
+    for field in ("reserved_cpu", "reserved_memory", "reserved_ephemeral_storage", "eviction_memory"):
         try:
             quantity.parse(getattr(config, field))
         except ValueError as error:
@@ -309,5 +375,55 @@ def _check_numbers(config: AgentConfig, problems: list[str]) -> None:
         problems.append("crash_backoff_initial: is above crash_backoff_max")
     if config.image_backoff_initial > config.image_backoff_max:
         problems.append("image_backoff_initial: is above image_backoff_max")
+    if config.userns_ids_per_pod <= 0 or config.userns_ids_per_pod % 65536:
+        problems.append(f"userns_ids_per_pod: {config.userns_ids_per_pod} is no multiple of 65536")
+    if config.userns_range and not re.fullmatch(r"[0-9]{1,10}:[0-9]{1,10}", config.userns_range):
+        problems.append(f"userns_range: {config.userns_range!r} is not FIRST:COUNT")
+    _check_pressure(config, problems)
+    _check_resources(config, problems)
     if config.lease_duration_seconds < 4:
         problems.append(f"lease_duration_seconds: {config.lease_duration_seconds} is below 4")
+
+
+def _check_resources(config: AgentConfig, problems: list[str]) -> None:
+    """Check what goes into cgroups, and the runtime handlers."""
+    if config.pod_pids_limit != -1 and config.pod_pids_limit < 1:
+        problems.append(f"pod_pids_limit: {config.pod_pids_limit} is not positive, and not -1")
+    if not 0.001 <= config.cpu_cfs_quota_period <= 1:
+        problems.append(f"cpu_cfs_quota_period: {config.cpu_cfs_quota_period} is not between 0.001 and 1 s")
+    for name, program in config.runtime_handlers.items():
+        if len(name) > 63 or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name):
+            problems.append(f"runtime_handlers: {name!r} is no lower-case DNS label")
+        if name in BUILT_IN_HANDLERS:
+            problems.append(f"runtime_handlers: {name!r} is built in")
+        if not os.path.isabs(program):
+            problems.append(f"runtime_handlers[{name}]: {program!r} is not an absolute path")
+
+
+def _check_pressure(config: AgentConfig, problems: list[str]) -> None:
+    """Check eviction, image collection and shutdown."""
+    from nodewright_agent.eviction import reading, signals  # late: they know AgentConfig
+
+    try:
+        reading.settings(config)
+    except (signals.ThresholdError, ValueError) as error:
+        problems.append(f"eviction: {error}")
+    high, low = config.image_gc_high_threshold_percent, config.image_gc_low_threshold_percent
+    if not 0 <= low < high <= 100:
+        problems.append(f"image_gc_low_threshold_percent: {low} is not between 0 and {high}, the high one")
+    if config.image_maximum_gc_age and config.image_maximum_gc_age <= config.image_minimum_gc_age:
+        problems.append("image_maximum_gc_age: is not above image_minimum_gc_age")
+    for field in (
+        "eviction_max_pod_grace_period",
+        "eviction_pressure_transition_period",
+        "image_minimum_gc_age",
+        "image_maximum_gc_age",
+        "shutdown_grace_period",
+        "shutdown_grace_period_critical_pods",
+    ):
+        if getattr(config, field) < 0:
+            problems.append(f"{field}: {getattr(config, field)} is negative")
+    if config.shutdown_grace_period_critical_pods > config.shutdown_grace_period:
+        problems.append("shutdown_grace_period_critical_pods: is above shutdown_grace_period, of which it is a part")
+    if config.shutdown_grace_period_by_pod_priority and config.shutdown_grace_period:
+        problems.append("shutdown_grace_period_by_pod_priority: give it or shutdown_grace_period, not both")

@@ -12,7 +12,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
 from nodewright.kube.backoff import Backoff
 from nodewright.kube.cache import WatchCache
@@ -23,13 +24,14 @@ from nodewright_agent.assembly import Node, assemble
 from nodewright_agent.bootstrap.clients import Clients, connect
 from nodewright_agent.config import AgentConfig, ConfigError
 from nodewright_agent.health import Health, served
-from nodewright_agent.pods import podfiles
-from nodewright_agent.pods.recovery import Found, recover
+from nodewright_agent.pods import namespaces, podfiles
+from nodewright_agent.pods.recovery import Found, Recovered, recover
+from nodewright_agent.standalone import LoggedEvents
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 2.0
-LASTING = ("events", "services", "network", "identity", "node", "pods")
+LASTING = ("events", "services", "network", "identity", "node", "pods", "static pods")
 """Tasks that end only by an error that the agent cannot live with."""
 
 
@@ -46,7 +48,8 @@ async def run(config: AgentConfig, ready: Callable[[Node], None] | None = None) 
 
 
 async def _serve(config: AgentConfig, clients: Clients, health: Health, ready: Callable[[Node], None] | None) -> None:
-    recorder = EventRecorder(clients.node, component="kubelet", instance=config.node_name)
+    events = LoggedEvents if config.standalone else EventRecorder
+    recorder = events(clients.node, component="kubelet", instance=config.node_name)
     services: WatchCache[Service] = WatchCache(clients.cluster, SERVICES, type=Service, name="services")
     async with assemble(config, clients, recorder, services, time.time) as node:
         found = await _found(node)
@@ -56,25 +59,10 @@ async def _serve(config: AgentConfig, clients: Clients, health: Health, ready: C
         if ready is not None:
             ready(node)
         stop = _stop_signals()
-        tasks = [
-            asyncio.create_task(work, name=name)
-            for name, work in (
-                ("events", recorder.run()),
-                ("services", services.run()),
-                ("services ready", _relay(services.wait_synced, node.parts.services_ready)),
-                ("network", node.networking.run()),
-                ("network ready", _relay(node.networking.ready.wait, node.parts.network_ready)),
-                ("node", node.keeper.run()),
-                ("identity", node.keep_identity()),
-                ("server", _kept(node.serve, node, "server")),
-                ("proxy", _kept(node.run_proxy, node, "proxy")),
-                ("settings", _kept(node.live.config.run, node, "settings")),
-                ("log rotation", _kept(node.live.rotator.run, node, "log rotation")),
-                ("pods", node.manager.run(recovered.restored, recovered.orphans, node.keeper.known.wait)),
-            )
-        ]
+        works = _works(node, recorder, services, recovered)
+        tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         named = {task.get_name(): task for task in tasks}
-        lasting = [named[name] for name in LASTING]
+        lasting = [named[name] for name in LASTING if name in named]
         health.follow(lasting, named["server"], node.manager.failures)
         stopper = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -91,12 +79,46 @@ async def _serve(config: AgentConfig, clients: Clients, health: Health, ready: C
     log.info("agent has stopped; its pods go on")
 
 
+def _works(
+    node: Node, recorder: EventRecorder, services: WatchCache[Service], recovered: Recovered
+) -> dict[str, Coroutine[Any, Any, None]]:
+    """What the agent does side by side, by name; a standalone one leaves out all that needs an API server."""
+    restored, orphans, manager = recovered.restored, recovered.orphans, node.manager
+    common = {
+        "network ready": _relay(node.networking.ready.wait, node.parts.network_ready),
+        "server": _kept(node.serve, node, "server"),
+        "log rotation": _kept(node.live.rotator.run, node, "log rotation"),
+        "upkeep": _kept(node.upkeep.run, node, "upkeep"),
+    }
+    if node.config.standalone:
+        pods = {"pods": manager.run_alone(restored, orphans, node.static.read.wait), "static pods": node.static.run()}
+        return {"network": node.networking.run_alone(), **common, **pods}
+
+    async def known() -> None:
+        await node.static.read.wait()  # what they left without a record is theirs
+        await node.keeper.known.wait()
+
+    return {
+        "events": recorder.run(),
+        "services": services.run(),
+        "services ready": _relay(services.wait_synced, node.parts.services_ready),
+        "network": node.networking.run(),
+        "node": node.keeper.run(),
+        "identity": node.keep_identity(),
+        "proxy": _kept(node.run_proxy, node, "proxy"),
+        "settings": _kept(node.live.config.run, node, "settings"),
+        **common,
+        "pods": manager.run(restored, orphans, known),
+        "static pods": node.static.run(),
+    }
+
+
 async def _found(node: Node) -> Found:
     parts = node.parts
     parts.sandboxes.prepare()
     containers = await parts.runtime.list()
     sandboxes = parts.sandboxes.list()
-    whole = frozenset(uid for uid in sandboxes if parts.sandboxes.get(uid) is not None)
+    whole = frozenset(uid for uid in sandboxes if namespaces.whole(parts.runtime, parts.sandboxes, uid))
     written = frozenset(uid for uid in whole if podfiles.complete(parts.records.directory(uid)))
     traces = frozenset([*sandboxes, *parts.volumes.known(), *parts.records.uids()])
     return Found(parts.records.load(), containers, whole, written, traces)

@@ -1,7 +1,10 @@
 """Pods on one node, through the official client: an independent view of what the agent writes."""
 
+import json
 import os
+import ssl
 import subprocess
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from typing import Any, Self
@@ -127,6 +130,22 @@ class PodLab:
             wait_until(f"event {reason}", there)
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.events(name)}") from None
+
+    def ask_node(self, path: str) -> str:
+        """What the node's API answers to the cluster's administrator; the API server goes to no loopback address."""
+        access = self.api.api_client.configuration
+        context = ssl.create_default_context(cafile=access.ssl_ca_cert)
+        context.check_hostname = False
+        context.load_cert_chain(access.cert_file, access.key_file)
+        url = f"https://127.0.0.1:{self.node.settings['port']}/{path}"
+        with urllib.request.urlopen(url, context=context, timeout=30) as answer:
+            return bytes(answer.read()).decode()
+
+    def stats_summary(self) -> dict[str, Any]:
+        """The node's /stats/summary."""
+        found = json.loads(self.ask_node("stats/summary"))
+        assert isinstance(found, dict)
+        return found
 
     def on_host(self) -> list[str]:
         """What pods of this node have on the host: sandboxes, cgroups, records, addresses."""

@@ -33,6 +33,12 @@ async def connect(config: AgentConfig) -> AsyncIterator[Clients]:
 
     Raises ``kube.errors.ConfigError`` for a kubeconfig or ServiceAccount that cannot be used.
     """
+    if config.standalone:
+        from nodewright_agent.standalone import NoServer  # late: it knows the kubelet API, which no client needs
+
+        async with NoServer() as nobody:
+            yield Clients(nobody, nobody)
+        return
     if not config.bootstraps:
         async with Client(kubeconfigs.load(config.kubeconfig or None), user_agent=_AGENT) as client:
             yield Clients(client, client)

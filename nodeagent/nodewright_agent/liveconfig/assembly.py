@@ -11,6 +11,7 @@ from nodewright.kube.backoff import Backoff
 from nodewright.kube.client import Client
 from nodewright_agent.config import AgentConfig
 from nodewright_agent.liveconfig.agent import LogRotation, MaxPods, log_limits
+from nodewright_agent.liveconfig.pressure import Pressure
 from nodewright_agent.liveconfig.watcher import LiveConfig
 from nodewright_agent.pods.logrotation import Containers, LogRotator
 from nodewright_agent.proxy.wishes import Wishes
@@ -38,9 +39,13 @@ class AgentLive:
 
 
 def for_agent(
-    config: AgentConfig, cluster: Client, containers: Containers, node_changed: Callable[[], None]
+    config: AgentConfig,
+    cluster: Client,
+    containers: Containers,
+    node_changed: Callable[[], None],
+    pressure_changed: Callable[[], None],
 ) -> AgentLive:
-    """Build the agent's; `node_changed` has the Node's status looked at."""
+    """Build the agent's; `node_changed` has the Node's status looked at, `pressure_changed` eviction's settings."""
     rotator = LogRotator(containers, log_limits(config))
     wishes = Wishes() if config.proxy_mode != "none" else None
     host = f"Node {config.host_node_name}" if config.host_node_name else "its own Node"
@@ -48,7 +53,11 @@ def for_agent(
         cluster,
         config.node_name,
         "agent",
-        subscribers=(MaxPods(config, node_changed), LogRotation(config, rotator.change)),
+        subscribers=(
+            MaxPods(config, node_changed),
+            LogRotation(config, rotator.change),
+            Pressure(config, pressure_changed, node_changed),
+        ),
         wishes=wishes,
         proxy_elsewhere=f"the host's service proxy obeys the configurations of {host}",
     )

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pyroute2 import IPRoute
 
-from nodewright_agent.network import forwarding, links, masquerade
+from nodewright_agent.network import forwarding, hostports, links, masquerade
 from nodewright_agent.network.addresses import BRIDGE
 from nodewright_agent.network.podnet import TABLE
 
@@ -26,6 +26,8 @@ def remove_all() -> list[str]:
         removed = worker.submit(_links_and_routes).result()
     if masquerade.remove_table(TABLE):
         removed.append(f"nft table ip {TABLE}")
+    if hostports.remove():
+        removed.append(f"nft table ip {hostports.TABLE}")
     return removed + masquerade.remove_iptables(BRIDGE) + forwarding.remove(BRIDGE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from nodewright_agent.network import forwarding, links, masquerade
+from nodewright_agent.network import forwarding, hostports, links, masquerade
 from nodewright_agent.network.addresses import (
     BRIDGE,
     NetworkError,
@@ -24,8 +25,10 @@ from nodewright_agent.network.addresses import (
     pod_address,
     route_changes,
 )
+from nodewright_agent.network.hostports import HostPorts, PortMapping
 from nodewright_agent.network.ipam import AddressPool
 from nodewright_agent.proxy.backends.nftables.monitor import Monitor
+from nodewright_agent.proxy.hostaddresses import follow_addresses
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -55,6 +58,7 @@ class PodNetwork:
         self._subnet: IPv4Network | None = None
         self._pool: AddressPool | None = None
         self._bridge = 0
+        self._ports = HostPorts(config.state_dir / "hostports", BRIDGE)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="podnet")
 
     async def start(self, pod_cidr: str) -> None:
@@ -66,8 +70,12 @@ class PodNetwork:
         """Give the sandbox pinned at ``netns`` its ``eth0``; the same answer again for a pod that has one."""
         return await self._do(lambda: self._attach(pod_uid, netns))
 
+    async def publish(self, pod_uid: str, wanted: list[PortMapping]) -> None:
+        """Open the host ports of an attached pod, until it is detached. Raise ``NetworkError`` where that fails."""
+        await self._do(lambda: self._ports.publish(pod_uid, wanted))
+
     async def detach(self, pod_uid: str) -> None:
-        """Remove the pod's link and give its address back; nothing happens for an unknown pod."""
+        """Remove the pod's host ports and link, and give its address back; nothing happens for an unknown pod."""
         await self._do(lambda: self._detach(pod_uid))
 
     async def sync_routes(self, wanted: Iterable[NodeRoute]) -> None:
@@ -76,15 +84,36 @@ class PodNetwork:
         await self._do(lambda: self._sync_routes(routes))
 
     async def keep(self) -> None:
-        """Put the masquerade back within a second when another program removes it; never returns."""
+        """Put our rules back within a second when another program removes them; follow the host's addresses.
+
+        Never returns.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_rules())
+            group.create_task(self._keep_addresses())
+
+    async def _keep_addresses(self) -> None:
+        """Open host ports at addresses that the host gets later."""
+        found: asyncio.Queue[frozenset[str]] = asyncio.Queue()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(follow_addresses(found.put_nowait))
+            while True:
+                addresses = await found.get()
+                try:
+                    await self._do(functools.partial(self._ports.moved, addresses))
+                except (NetworkError, OSError) as error:
+                    log.error("host ports cannot be opened at new addresses: %s", error)
+
+    async def _keep_rules(self) -> None:
         changed = asyncio.Event()
+        monitors: list[Monitor] = []
         try:
-            monitor = Monitor(TABLE, 0)
+            monitors += [Monitor(table, 0) for table in (TABLE, hostports.TABLE)]
         except OSError as error:
             log.warning("changes of the pod network's rules are not seen", extra={"error": str(error)})
             await asyncio.Event().wait()
             return
-        stop = monitor.start(lambda reason: changed.set())
+        stops = [monitor.start(lambda reason: changed.set()) for monitor in monitors]
         try:
             while True:
                 await changed.wait()
@@ -95,8 +124,10 @@ class PodNetwork:
                 except (NetworkError, OSError) as error:
                     log.error("rules of the pod network cannot be restored: %s", error)
         finally:
-            stop()
-            monitor.close()
+            for stop in stops:
+                stop()
+            for monitor in monitors:
+                monitor.close()
 
     def attached(self) -> dict[str, str]:
         """Return address by pod UID, as recorded on disk."""
@@ -124,6 +155,7 @@ class PodNetwork:
         tool = masquerade.ensure(self._rule(subnet))
         forwarding.ensure(BRIDGE)
         self._pool = AddressPool(self._config.state_dir / "ipam", subnet)
+        self._ports.start(self._pool.assignments())
         self._subnet = subnet
         log.info("pod network is ready", extra={"podCIDR": str(subnet), "bridge": BRIDGE, "masquerade": tool})
 
@@ -131,6 +163,8 @@ class PodNetwork:
         return masquerade.Rule(TABLE, str(subnet), self._config.cluster_cidr, BRIDGE)
 
     def _restore(self) -> None:
+        if self._ports.restore():
+            log.warning("another program changed the rules of host ports; they are restored")
         if self._subnet is None or masquerade.present(self._rule(self._subnet)):
             return
         masquerade.ensure(self._rule(self._subnet))
@@ -159,6 +193,7 @@ class PodNetwork:
         return address
 
     def _detach(self, pod_uid: str) -> None:
+        self._ports.withdraw(pod_uid)
         with links.netlink() as handle:
             links.delete_link(handle, host_link(pod_uid))
         if self._pool is not None:

@@ -5,12 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from nodewright.kube.objects import NodeCondition
-from nodewright_agent.node.facts import Availability
-
-# kubelet's hard eviction thresholds: the conditions say what eviction would act on.
-MEMORY_AVAILABLE = 100 << 20
-DISK_FREE, INODES_FREE = 0.10, 0.05
-PIDS_FREE = 0.01
 
 _TEXTS = {
     "MemoryPressure": (
@@ -28,25 +22,19 @@ _TEXTS = {
 }
 
 
-def pressures(left: Availability, memory_threshold: int = MEMORY_AVAILABLE) -> dict[str, bool]:
-    """Return which resources are short."""
-    inodes = left.inode_capacity and left.inodes < INODES_FREE * left.inode_capacity
-    return {
-        "MemoryPressure": left.memory < memory_threshold,
-        "DiskPressure": left.disk < DISK_FREE * left.disk_capacity or bool(inodes),
-        "PIDPressure": left.pids < PIDS_FREE * left.pid_limit,
-    }
-
-
 def node_conditions(
     old: Iterable[NodeCondition], short: Mapping[str, bool], problems: Iterable[str], now: str
 ) -> list[NodeCondition]:
-    """Return the node's own conditions, Ready last. ``problems`` is what keeps the node from being Ready."""
+    """Return the node's own conditions, Ready last.
+
+    ``short`` tells by condition which resources are (see the eviction manager); ``problems`` is what keeps the node
+    from being Ready.
+    """
     before = {condition.type: condition for condition in old}
     made = []
     for name, (bad, good) in _TEXTS.items():
-        reason, message = bad if short[name] else good
-        made.append(NodeCondition(name, "True" if short[name] else "False", reason, message))
+        reason, message = bad if short.get(name) else good
+        made.append(NodeCondition(name, "True" if short.get(name) else "False", reason, message))
     errors = list(problems)
     if errors:
         # kubelet joins several errors in brackets, as Go's aggregate does.

@@ -29,19 +29,6 @@ class HostFacts:
     hugepages: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Availability:
-    """What is left now, as the eviction signals measure it."""
-
-    memory: int
-    disk: int
-    disk_capacity: int
-    inodes: int
-    inode_capacity: int
-    pids: int
-    pid_limit: int
-
-
 def read_facts(state_dir: Path, host: HostSpace) -> HostFacts:
     """Read the host's facts; the file system of ``state_dir`` is the node's disk."""
     disk = os.statvfs(state_dir)
@@ -59,22 +46,6 @@ def read_facts(state_dir: Path, host: HostSpace) -> HostFacts:
         memory=meminfo(_text("/proc/meminfo"))["MemTotal"],
         disk=disk.f_blocks * disk.f_frsize,
         hugepages=_hugepages(Path("/sys/kernel/mm/hugepages")),
-    )
-
-
-def read_availability(state_dir: Path) -> Availability:
-    """Measure what is left."""
-    disk = os.statvfs(state_dir)
-    memory = meminfo(_text("/proc/meminfo"))
-    running, limit = _text("/proc/loadavg").split()[3].partition("/")[2], _text("/proc/sys/kernel/pid_max")
-    return Availability(
-        memory=memory.get("MemAvailable", memory.get("MemFree", 0)),
-        disk=disk.f_bavail * disk.f_frsize,
-        disk_capacity=disk.f_blocks * disk.f_frsize,
-        inodes=disk.f_favail,
-        inode_capacity=disk.f_files,
-        pids=max(0, int(limit) - int(running)),
-        pid_limit=int(limit),
     )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from nodewright.kube import quantity
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import PatchType
 from nodewright.kube.errors import ApiError
@@ -16,10 +15,10 @@ from nodewright.kube.objects import Node, NodeStatus, ObjectReference, OwnerRefe
 from nodewright.kube.resources import NODES
 from nodewright_agent.bootstrap.clients import Clients
 from nodewright_agent.config import AgentConfig
-from nodewright_agent.node.conditions import doubted, node_conditions, pressures, transitions
-from nodewright_agent.node.facts import HostFacts, read_availability, read_facts
+from nodewright_agent.node.conditions import doubted, node_conditions, transitions
+from nodewright_agent.node.facts import HostFacts, read_facts
 from nodewright_agent.node.registration import register
-from nodewright_agent.node.status import changed, node_status, node_status_patch
+from nodewright_agent.node.status import allocatable, changed, extended, node_status, node_status_patch
 from nodewright_agent.pods.ports import Clock, Events
 from nodewright_agent.pods.times import rfc3339
 from nodewright_agent.runtime.hostspace import HostSpace
@@ -48,6 +47,12 @@ class NodeKeeper:
         self.facts: HostFacts = read_facts(Path(config.state_dir), HostSpace(root=config.host_root))
         self.problems: dict[str, str] = {}
         """What keeps the node from being Ready, by component; change it with ``report``."""
+        self.pressures: Callable[[], Mapping[str, bool]] = dict
+        """Which resources the node is short of, by condition; the eviction manager tells."""
+        self.user_namespaces = False
+        """Whether pods can have user namespaces here."""
+        self.recursive_read_only = False
+        """Whether mounts can be made read-only with those below them."""
         self.node: Node | None = None
         self.known = asyncio.Event()
         """Set once ``node`` is what the API server has: before, nobody can say which pods it would match."""
@@ -105,11 +110,23 @@ class NodeKeeper:
 
     def status(self) -> NodeStatus:
         """Return the status as it should be now."""
-        threshold = quantity.value(self._config.eviction_memory)
-        short = pressures(read_availability(Path(self._config.state_dir)), threshold)
         old = self.node.status.conditions if self.node is not None else []
-        conditions = node_conditions(old, short, self.problems.values(), rfc3339(self._clock()))
-        return node_status(self._config, self.facts, conditions, self._images())
+        conditions = node_conditions(old, self.pressures(), self.problems.values(), rfc3339(self._clock()))
+        present = self.node.status if self.node is not None else None
+        return node_status(
+            self._config,
+            self.facts,
+            conditions,
+            self._images(),
+            present,
+            user_namespaces=self.user_namespaces,
+            recursive_read_only=self.recursive_read_only,
+        )
+
+    def allocatable(self) -> dict[str, str]:
+        """Return what pods may ask for now, extended resources included."""
+        others = extended(self.node.status.capacity) if self.node is not None else {}
+        return {**allocatable(self._config, self.facts), **others}
 
     async def _register(self, status: NodeStatus) -> Node:
         return await register(self._clients.node, self._clients.cluster, self._config, self.facts, status)
@@ -135,7 +152,7 @@ class NodeKeeper:
             answer = await self._client.patch(
                 NODES,
                 self._config.node_name,
-                node_status_patch(wanted),
+                node_status_patch(wanted, node.status),
                 type=Node,
                 kind=PatchType.STRATEGIC,
                 subresource="status",
@@ -158,6 +175,8 @@ class NodeKeeper:
             self.refresh()
             return
         self._take(new)
+        if extended(new.status.capacity) != extended(new.status.allocatable):
+            self.refresh()  # somebody has added or removed an extended resource
         if doubted(new.status.conditions):
             self.refresh()  # every second more costs pods: they are not ready and will be evicted
 

@@ -78,6 +78,11 @@ class NodeNetworking:
             group.create_task(self._nodes.run())
             group.create_task(self._keep_routes())
 
+    async def run_alone(self) -> None:
+        """Start the network of a node that knows of no others; never returns."""
+        await self._start()
+        await self._network.keep()
+
     async def _start(self) -> None:
         # What pods have addresses of stays; so they can be restarted while the API server is away.
         self._use(self._given or podcidr.in_use(self._state))

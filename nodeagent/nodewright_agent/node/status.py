@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,8 @@ from nodewright.kube.objects import (
     NodeStatus,
     NodeSystemInfo,
 )
-from nodewright_agent.config import AgentConfig
+from nodewright_agent.config import BUILT_IN_HANDLERS, AgentConfig
+from nodewright_agent.eviction import reading, signals
 from nodewright_agent.node.facts import HostFacts
 from nodewright_agent.runtime.images.model import Image
 
@@ -29,6 +30,13 @@ KUBELET_VERSION = "v1.36.3"
 RUNTIME_VERSION = "nodewright://0.1.0"
 MAX_IMAGES = 50
 MAX_NAMES = 5
+
+DECLARED = (
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+)
+"""Features of this node by which the scheduler and admission go (KEP-5328): only what is true, sorted."""
 
 _HEARTBEATS = ("lastHeartbeatTime",)
 
@@ -47,25 +55,52 @@ def capacity(config: AgentConfig, facts: HostFacts) -> dict[str, str]:
 def allocatable(config: AgentConfig, facts: HostFacts) -> dict[str, str]:
     """Return what pods may ask for: capacity less what is reserved, and less the eviction threshold of memory."""
     huge = sum(facts.hugepages.values())
-    reserved = quantity.value(config.reserved_memory) + quantity.value(config.eviction_memory) + huge
-    milli = max(0, facts.cpus * 1000 - quantity.milli(config.reserved_cpu))
+    kept = reading.settings(config).thresholds
+    evicted = signals.reserved(kept, signals.MEMORY, facts.memory)
+    reserved = quantity.value(config.reserved_memory) + evicted + huge
+    disk = signals.reserved(kept, signals.NODE_FS, facts.disk) + quantity.value(config.reserved_ephemeral_storage)
+    milli = unreserved_cpu(config, facts)
     return {
         "cpu": f"{milli}m" if milli % 1000 else str(milli // 1000),
         "memory": f"{max(0, facts.memory - reserved) // 1024}Ki",
-        # nodefs.available<10% is kept free.
-        "ephemeral-storage": str(facts.disk * 9 // 10),
+        "ephemeral-storage": str(max(0, facts.disk - disk)),
         "pods": str(config.max_pods),
         **{name: _bytes(amount) for name, amount in facts.hugepages.items()},
     }
 
 
+def unreserved_cpu(config: AgentConfig, facts: HostFacts) -> int:
+    """Return the thousandths of a core that pods may use together."""
+    return max(0, facts.cpus * 1000 - quantity.milli(config.reserved_cpu))
+
+
+def extended(amounts: Mapping[str, str]) -> dict[str, str]:
+    """Return the extended resources (``example.com/gpu``): others put them into the Node's capacity.
+
+    The node makes all of them allocatable, as kubelet does.
+    """
+    return {
+        name: amount
+        for name, amount in amounts.items()
+        if "/" in name and "kubernetes.io/" not in name and not name.startswith("requests.")
+    }
+
+
 def node_status(
-    config: AgentConfig, facts: HostFacts, conditions: Sequence[NodeCondition], images: Iterable[Image]
+    config: AgentConfig,
+    facts: HostFacts,
+    conditions: Sequence[NodeCondition],
+    images: Iterable[Image],
+    present: NodeStatus | None = None,
+    *,
+    user_namespaces: bool = False,
+    recursive_read_only: bool = False,
 ) -> NodeStatus:
-    """Return the whole status that this node owns."""
+    """Return the whole status that this node owns; ``present`` is what the API has, for extended resources."""
+    others = extended(present.capacity) if present is not None else {}
     return NodeStatus(
-        capacity=capacity(config, facts),
-        allocatable=allocatable(config, facts),
+        capacity={**capacity(config, facts), **others},
+        allocatable={**allocatable(config, facts), **others},
         conditions=list(conditions),
         addresses=[NodeAddress(config.node_address_type, config.node_ip), NodeAddress("Hostname", config.node_name)],
         daemon_endpoints=NodeDaemonEndpoints(DaemonEndpoint(config.port)),
@@ -82,14 +117,21 @@ def node_status(
             architecture=facts.architecture,
         ),
         images=_images(images),
-        # Only what is true: no recursive read-only mounts and no user namespaces yet.
         runtime_handlers=[
-            NodeRuntimeHandler(
-                features=NodeRuntimeHandlerFeatures(recursive_read_only_mounts=False, user_namespaces=False)
-            )
+            _handler(name, user_namespaces, recursive_read_only)
+            for name in (*BUILT_IN_HANDLERS, *sorted(config.runtime_handlers))
         ],
         features=NodeFeatures(supplemental_groups_policy=True),
+        declared_features=list(DECLARED),
     )
+
+
+def _handler(name: str, user_namespaces: bool, recursive_read_only: bool) -> NodeRuntimeHandler:
+    """Describe a runtime handler by what is true."""
+    features = NodeRuntimeHandlerFeatures(
+        recursive_read_only_mounts=recursive_read_only, user_namespaces=user_namespaces
+    )
+    return NodeRuntimeHandler(name=name, features=features)
 
 
 def changed(current: NodeStatus, wanted: NodeStatus) -> bool:
@@ -97,9 +139,14 @@ def changed(current: NodeStatus, wanted: NodeStatus) -> bool:
     return _without_heartbeats(current, wanted) != _without_heartbeats(wanted, wanted)
 
 
-def node_status_patch(wanted: NodeStatus) -> dict[str, Any]:
-    """Return the strategic patch: conditions merge by type, so that those of others stay; addresses are replaced."""
+def node_status_patch(wanted: NodeStatus, present: NodeStatus | None = None) -> dict[str, Any]:
+    """Return the strategic patch: conditions merge by type, so that those of others stay; addresses are replaced.
+
+    What is allocatable in the API and not any more is taken away: an extended resource that somebody removed.
+    """
     body: dict[str, Any] = msgspec.to_builtins(wanted)
+    gone = set(present.allocatable) - set(wanted.allocatable) if present is not None else set()
+    body["allocatable"] |= dict.fromkeys(gone)
     body["addresses"] = [*body["addresses"], {"$patch": "replace"}]
     body["images"] = body.get("images", [])
     return {"status": body}

@@ -31,20 +31,54 @@ class StartContainer:
 
 @dataclass(frozen=True, slots=True)
 class StopContainer:
-    """Run preStop, then send the stop signal; ``grace`` in seconds. The machine sends the kill itself."""
+    """Begin to stop a container: tell it, and run its preStop hook; ``grace`` in seconds. The rest follows."""
 
     id: str
     container: str
     grace: float
     message: str
+    restart: bool = False
+    """It is started again afterwards, whatever its restart policy says."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndHook:
+    """The grace is over while the preStop hook still runs: give it up."""
+
+    id: str
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignalContainer:
+    """Hook and order are done with: send the stop signal."""
+
+    id: str
+    container: str
 
 
 @dataclass(frozen=True, slots=True)
 class KillContainer:
-    """The grace is over: SIGKILL."""
+    """The grace is over: SIGKILL. With a message it was not being stopped before, and the message is told."""
 
     id: str
     container: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartAll:
+    """A container has ended with an exit code whose rule is RestartAllContainers: note it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """All containers have ended: what ran counts no more, the pod starts from its first init container."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResizePod:
+    """Give the pod's cgroup and its running containers the resources that were granted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +91,18 @@ class TearDown:
     """Remove volumes, network, namespaces and cgroups of an ended pod."""
 
 
-Action = CreateSandbox | SetUpVolumes | EnsureImage | StartContainer | StopContainer | KillContainer | Finish | TearDown
+Action = (
+    CreateSandbox
+    | SetUpVolumes
+    | EnsureImage
+    | StartContainer
+    | StopContainer
+    | EndHook
+    | SignalContainer
+    | KillContainer
+    | RestartAll
+    | Reset
+    | ResizePod
+    | Finish
+    | TearDown
+)

@@ -1,7 +1,7 @@
 """Delays between restarts of a container and between pulls of an image: pure functions of the clock's value.
 
 Rules of client-go's ``flowcontrol.Backoff`` as kubelet uses it: the first repetition comes at once, the second after
-the initial delay, then doubling up to the maximum; twice the maximum without a failure starts afresh.
+the initial delay, then doubling up to the maximum; ten minutes without a failure start afresh, whatever the maximum.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nodewright_agent.pods.model import Backoff
+
+EXPIRY = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +21,13 @@ class BackoffPolicy:
     maximum: float = 300.0
 
 
-def _expired(entry: Backoff, event: float, policy: BackoffPolicy) -> bool:
-    return event - entry.updated_at > 2 * policy.maximum
+def _expired(entry: Backoff, event: float) -> bool:
+    return event - entry.updated_at > EXPIRY
 
 
 def blocked_until(entry: Backoff | None, event: float, now: float, policy: BackoffPolicy) -> float | None:
     """Return until when the next try has to wait, counted from ``event`` (the last end); None: it may go ahead."""
-    if entry is None or _expired(entry, event, policy):
+    if entry is None or _expired(entry, event):
         return None
     until = event + entry.delay
     return until if now < until else None
@@ -33,7 +35,7 @@ def blocked_until(entry: Backoff | None, event: float, now: float, policy: Backo
 
 def advance(entry: Backoff | None, event: float, now: float, policy: BackoffPolicy) -> Backoff:
     """Return the entry after a try at ``now`` that followed ``event``."""
-    if entry is None or _expired(entry, event, policy):
+    if entry is None or _expired(entry, event):
         return Backoff(policy.initial, now)
     return Backoff(min(entry.delay * 2, policy.maximum), now)
 

@@ -7,17 +7,31 @@ from collections.abc import Iterable, Mapping
 from nodewright.kube.objects import ContainerStatus, Pod, PodCondition
 from nodewright_agent.pods.model import is_sidecar
 from nodewright_agent.pods.phase import FAILED, SUCCEEDED
+from nodewright_agent.pods.restart import may_restart_all
 
 READY_TO_START = "PodReadyToStartContainers"
-OWNED = (READY_TO_START, "Initialized", "Ready", "ContainersReady", "PodScheduled")
+RESTARTING_ALL = "AllContainersRestarting"
+DISRUPTION_TARGET, BY_KUBELET = "DisruptionTarget", "TerminationByKubelet"
+OWNED = (READY_TO_START, "Initialized", "Ready", "ContainersReady", "PodScheduled", RESTARTING_ALL)
+"""Types that nobody but the node writes. DisruptionTarget is shared: the node only ever sets it to True."""
 
 _TERMINAL_REASON = {SUCCEEDED: "PodCompleted", FAILED: "PodFailed"}
 
 
 def pod_conditions(
-    pod: Pod, phase: str, statuses: Mapping[str, ContainerStatus], sandbox_ready: bool, now: str
+    pod: Pod,
+    phase: str,
+    statuses: Mapping[str, ContainerStatus],
+    sandbox_ready: bool,
+    now: str,
+    *,
+    restarting_all: bool = False,
+    disruption: str = "",
 ) -> list[PodCondition]:
-    """Return the owned conditions; the transition time of an unchanged one is kept from ``pod.status``."""
+    """Return the node's conditions; the transition time of an unchanged one is kept from ``pod.status``.
+
+    ``disruption``: why the node itself ends the pod (eviction, preemption, shutdown); empty where it does not.
+    """
     ready = _containers_ready(pod, phase, statuses)
     made = [
         PodCondition(type=READY_TO_START, status=_bool(sandbox_ready)),
@@ -26,6 +40,10 @@ def pod_conditions(
         PodCondition(type="ContainersReady", status=ready[0], reason=ready[1], message=ready[2]),
         PodCondition(type="PodScheduled", status="True"),
     ]
+    if may_restart_all(pod):
+        made.append(_restarting_all(phase, restarting_all))
+    if disruption:
+        made.append(PodCondition(type=DISRUPTION_TARGET, status="True", reason=BY_KUBELET, message=disruption))
     old = {condition.type: condition for condition in pod.status.conditions}
     for condition in made:
         before = old.get(condition.type)
@@ -96,6 +114,17 @@ def _initialised(pod: Pod, phase: str, statuses: Mapping[str, ContainerStatus]) 
         parts.append(f"containers with unknown status: {_go_list(unknown)}")
     if incomplete:
         parts.append(f"containers with incomplete status: {_go_list(incomplete)}")
-    if not parts or main_ran:
+    # Once initialised, a pod stays so, also while all its containers are restarted (KEP-5532).
+    before = any(one.type == "Initialized" and one.status == "True" for one in pod.status.conditions)
+    if not parts or main_ran or (before and may_restart_all(pod)):
         return PodCondition(type="Initialized", status="True")
     return PodCondition(type="Initialized", status="False", reason="ContainersNotInitialized", message=", ".join(parts))
+
+
+def _restarting_all(phase: str, now: bool) -> PodCondition:
+    if phase in _TERMINAL_REASON:
+        return PodCondition(type=RESTARTING_ALL, status="False", reason=_TERMINAL_REASON[phase])
+    if not now:
+        return PodCondition(type=RESTARTING_ALL, status="False")
+    message = "container exited with restart policy rule"
+    return PodCondition(type=RESTARTING_ALL, status="True", reason="RestartAllContainersStarted", message=message)

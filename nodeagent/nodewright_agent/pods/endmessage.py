@@ -26,7 +26,7 @@ def prepare(path: Path) -> None:
 
 def read(path: Path, log: Path, container: Container | None, exit_code: int) -> str:
     """Return the message; empty where there is none. What the container wrote is bounded and never trusted."""
-    text = _head(path, MAX_MESSAGE)
+    text = _tail(path, MAX_MESSAGE)
     policy = container.termination_message_policy if container is not None else ""
     if text or exit_code == 0 or policy != _FALLBACK:
         return text
@@ -48,7 +48,7 @@ def log_end(data: str) -> str:
             lines.append(text)
         open_line = parts[2] == "P"
     joined = "".join(line + "\n" for line in lines[-MAX_LOG_LINES:])
-    return joined[-MAX_LOG_BYTES:]
+    return joined.encode()[-MAX_LOG_BYTES:].decode(errors="ignore")
 
 
 def _is_entry(data: str) -> bool:
@@ -57,21 +57,17 @@ def _is_entry(data: str) -> bool:
     return len(head) == 3 and head[0][:4].isdecimal() and head[1] in ("stdout", "stderr")
 
 
-def _head(path: Path, limit: int) -> str:
+def _tail(path: Path, limit: int) -> str:
+    """Return the last bytes of a file (upstream reads the end of both); empty where it cannot be read."""
     try:
         # The container may have replaced what is at the path: no links, no devices, no waiting.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
-    with os.fdopen(fd, "rb") as file:
-        return file.read(limit).decode(errors="replace")
-
-
-def _tail(path: Path, limit: int) -> str:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(fd, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - limit))
             return file.read(limit).decode(errors="replace")
     except OSError:
-        return ""
+        return ""  # a FIFO or a device

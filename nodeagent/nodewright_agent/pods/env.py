@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nodewright.kube.objects import ConfigMap, Container, EnvVar, KeySelector, Pod, Secret, Service
+from nodewright.kube.objects import (
+    ConfigMap,
+    Container,
+    EnvVar,
+    FileKeySelector,
+    KeySelector,
+    Pod,
+    Secret,
+    Service,
+)
 from nodewright_agent.pods.volumes import fields
 
 MASTER_SERVICES = frozenset({"kubernetes"})
@@ -22,10 +31,14 @@ class CreateContainerConfigError(Exception):
 
 @dataclass(frozen=True)
 class EnvSources:
-    """The ConfigMaps and Secrets that a container refers to, by name; those that do not exist are absent."""
+    """The ConfigMaps and Secrets that a container refers to, by name; those that do not exist are absent.
+
+    ``files``: the values of env files, by volume, path and key.
+    """
 
     config_maps: Mapping[str, ConfigMap] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    files: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,15 @@ def references(container: Container) -> tuple[dict[str, bool], dict[str, bool]]:
         elif origin is not None and origin.secret_key_ref is not None:
             note(secrets, origin.secret_key_ref.name, origin.secret_key_ref.optional)
     return config_maps, secrets
+
+
+def file_references(container: Container) -> list[FileKeySelector]:
+    """The env files that a container's variables come from."""
+    return [
+        variable.value_from.file_key_ref
+        for variable in container.env
+        if not variable.value and variable.value_from is not None and variable.value_from.file_key_ref is not None
+    ]
 
 
 def container_env(
@@ -167,7 +189,13 @@ def _value(
         secret = sources.secrets.get(ref.name)
         data = {key: _text(value) for key, value in secret.data.items()} if secret is not None else None
         return _key(ref, data, "secret", "Secret", namespace)
-    raise CreateContainerConfigError(f"environment variable {variable.name}: its kind of source is not supported yet")
+    if (chosen := origin.file_key_ref) is not None:
+        text = sources.files.get((chosen.volume_name, chosen.path, chosen.key), "")
+        if not text and not chosen.optional:
+            said = f'environment variable key "{chosen.key}" not found in file "{chosen.path}"'
+            raise CreateContainerConfigError(said)
+        return text or None
+    raise CreateContainerConfigError(f"environment variable {variable.name}: its kind of source is not known")
 
 
 def _key(ref: KeySelector, data: Mapping[str, str] | None, kind: str, title: str, namespace: str) -> str | None:

@@ -91,7 +91,7 @@ def parse_resolv_conf(text: str) -> DNS:
         if words[0] == "nameserver" and len(words) > 1:
             dns.servers.append(words[1])
         elif words[0] == "search":
-            dns.searches = [word.removesuffix(".") for word in words[1:] if word != "."]
+            dns.searches = [word if word == "." else word.removesuffix(".") for word in words[1:]]
         elif words[0] == "options":
             dns.options = _merge_options([*dns.options, *words[1:]])
     return dns

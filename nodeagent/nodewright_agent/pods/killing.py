@@ -7,7 +7,7 @@ and use the 2 s where no grace is left: forced deletion, or a preStop hook or an
 from __future__ import annotations
 
 from nodewright.kube.objects import Pod, Probe
-from nodewright_agent.pods.actions import Action, KillContainer, StopContainer
+from nodewright_agent.pods.actions import Action, EndHook, KillContainer, SignalContainer, StopContainer
 from nodewright_agent.pods.model import Instance, PodState, Stop, Termination, is_sidecar
 
 MINIMUM_WINDOW = 2.0
@@ -38,27 +38,31 @@ def probe_grace(pod: Pod, probe: Probe | None) -> float:
     return default_grace(pod)
 
 
-def floor_after(sent_at: float, grace: float) -> float:
-    """Return the earliest kill for a container whose stop signal went out at ``sent_at``."""
-    return sent_at + min(window(grace), MINIMUM_WINDOW)
+def begin(now: float, grace: float) -> Stop:
+    """Return the stop of a container that begins at ``now``."""
+    return Stop(deadline=now + window(grace), least=min(window(grace), MINIMUM_WINDOW))
 
 
-def kill_time(stop: Stop, termination: Termination | None) -> float | None:
-    """Return when SIGKILL is due; None before the stop signal: the shell bounds a preStop hook itself."""
-    if not stop.term_sent:
-        return None
-    deadline = stop.deadline if termination is None else min(stop.deadline, termination.deadline)
-    return max(deadline, stop.floor)
+def step(
+    run: Instance, now: float, *, limit: float | None = None, turn: bool = True
+) -> tuple[Action | None, float | None]:
+    """Return the next step for a container that is being stopped, else when to look again.
 
-
-def kill_step(run: Instance, termination: Termination | None, now: float) -> tuple[KillContainer | None, float | None]:
-    """Return SIGKILL when it is due for a container that is being stopped, else when to look again."""
-    if run.stop is None or run.stop.kill_sent:
+    ``limit``: the pod's own deadline, which may come earlier. ``turn``: no container has to go before it. The preStop
+    hook does not wait for the turn, only the stop signal does, as upstream has it.
+    """
+    stop = run.stop
+    if stop is None or stop.kill_sent:
         return None, None
-    due = kill_time(run.stop, termination)
-    if due is None:
-        return None, None
-    return (KillContainer(run.id, run.name), None) if now >= due else (None, due)
+    deadline = stop.deadline if limit is None else min(stop.deadline, limit)
+    if stop.term_sent:
+        due = max(deadline, stop.floor)
+        return (KillContainer(run.id, run.name), None) if now >= due else (None, due)
+    if stop.hook:
+        return (EndHook(run.id, run.name), None) if now >= deadline else (None, deadline)
+    if turn or now >= deadline:
+        return SignalContainer(run.id, run.name), None
+    return None, deadline
 
 
 def shorten(pod: Pod, termination: Termination, now: float) -> None:
@@ -69,24 +73,21 @@ def shorten(pod: Pod, termination: Termination, now: float) -> None:
 
 
 def stop_all(pod: Pod, state: PodState, termination: Termination, now: float) -> tuple[list[Action], float | None]:
-    """Signal every running container whose turn it is, kill those whose time is over; when to look again."""
+    """Bring every running container one step further towards its end; when to look again."""
     actions: list[Action] = []
     wakes: list[float] = []
-    late = now >= termination.deadline
     for run in state.all_instances():
         if run.state != "running":
-            continue  # ended, or being created: its start will end, and then it is signalled
-        if run.stop is not None:
-            action, wake_at = kill_step(run, termination, now)
-            if action is not None:
-                actions.append(action)
-            if wake_at is not None:
-                wakes.append(wake_at)
-        elif late or _its_turn(pod, run, state):
+            continue  # ended, or being created: its start will end, and then it is stopped
+        if run.stop is None:
             grace = max(0.0, termination.deadline - now)
             actions.append(StopContainer(run.id, run.name, grace, f"Stopping container {run.name}"))
-        else:
-            wakes.append(termination.deadline)
+            continue
+        action, wake_at = step(run, now, limit=termination.deadline, turn=_its_turn(pod, run, state))
+        if action is not None:
+            actions.append(action)
+        if wake_at is not None:
+            wakes.append(wake_at)
     return actions, min(wakes, default=None)
 
 

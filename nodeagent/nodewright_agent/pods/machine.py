@@ -10,12 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nodewright.kube.objects import Container, Pod
-from nodewright_agent.pods import killing, waiting
+from nodewright_agent.pods import killing, restart, waiting
 from nodewright_agent.pods.actions import (
     Action,
     CreateSandbox,
     EnsureImage,
     Finish,
+    KillContainer,
+    Reset,
+    ResizePod,
+    RestartAll,
     SetUpVolumes,
     StartContainer,
     StopContainer,
@@ -23,6 +27,7 @@ from nodewright_agent.pods.actions import (
 )
 from nodewright_agent.pods.backoff import BackoffPolicy
 from nodewright_agent.pods.model import RESTART_NEVER, Instance, PodState, StepState, Termination, is_sidecar
+from nodewright_agent.pods.resize import decide as resizing
 from nodewright_agent.pods.restart import restarts_after, wants_start
 
 
@@ -66,13 +71,21 @@ class _Round:
     def __init__(self, pod: Pod, state: PodState, now: float, settings: Settings) -> None:
         self.pod, self.state, self.now, self.settings = pod, state, now, settings
         self.decision = Decision()
+        self.hold = False
+        """No container is started now: the pod's cgroup is to be written first."""
 
     def running(self) -> None:
         """The pod shall run: prepare it, and start, restart or stop its containers."""
         self.decision.terminate = self._termination_due()
         if self.decision.terminate is not None:
             return
+        if self._restarting_all():
+            return
+        if restart.over_after_reboot(self.pod, self.state):
+            self._complete()
+            return
         self._prepare()
+        self._resize()
         if self._initialise():
             self._run_main()
         for container in self.pod.spec.ephemeral_containers:
@@ -119,22 +132,49 @@ class _Round:
             phase="Failed",
         )
 
+    def _restarting_all(self) -> bool:
+        """End all containers where one has asked for it, without hooks and grace, and start over (KEP-5532)."""
+        actions, state = self.decision.actions, self.state
+        if not state.restart_all:
+            if not restart.all_asked(self.pod, state):
+                return False
+            actions.append(RestartAll())
+            return True
+        alive = [run for run in state.all_instances() if run.running]
+        for run in alive:
+            if run.state == "running" and (run.stop is None or not run.stop.kill_sent):
+                actions.append(KillContainer(run.id, run.name, f"Stopping container {run.name}"))
+        if not alive and not state.busy:
+            actions.append(Reset())
+        return True
+
     def _complete(self) -> None:
         """Nothing is left to run: stop sidecars, and let the pod end by its exit codes."""
         grace = killing.window(killing.default_grace(self.pod))
         self.decision.terminate = Termination(started_at=self.now, deadline=self.now + grace)
 
     def _prepare(self) -> None:
+        # What ran in a sandbox that has changed is on its way out: its end comes first.
+        if any(run.stale and run.running for run in self.state.all_instances()):
+            return
         for step, action in ((self.state.sandbox, CreateSandbox()), (self.state.volumes, SetUpVolumes())):
             if step.due(self.now):
                 self.decision.actions.append(action)
             elif step.state is StepState.FAILED:
                 self.decision.wake(step.retry_at)
 
+    def _resize(self) -> None:
+        step = resizing.next_step(self.pod, self.state, self.now)
+        self.hold = step.hold
+        if step.act:
+            self.decision.actions.append(ResizePod())
+        if step.wake_at is not None:
+            self.decision.wake(step.wake_at)
+
     def _current(self, name: str) -> Instance | None:
         """Return the newest run of a container within the present sandbox."""
         run = self.state.latest(name)
-        return None if run is None or run.stale else run
+        return None if run is None or run.stale or run.reset else run
 
     def _initialise(self) -> bool:
         """Bring the init containers forward; return whether the main containers may run.
@@ -199,25 +239,30 @@ class _Round:
     def _check_running(self, container: Container, run: Instance, kind: str) -> None:
         """Stop a running container whose image was changed or whose probe has failed; kill one that does not stop."""
         if run.stop is not None:
-            self._kill_when_due(run)
+            self._stop_further(run)
             return
         if run.state != "running":
             return
         grace = killing.default_grace(self.pod)
-        restart = (container.restart_policy or self.pod.spec.restart_policy) != RESTART_NEVER
+        again = (container.restart_policy or self.pod.spec.restart_policy) != RESTART_NEVER
         if run.image != container.image:
-            why, restart = "definition changed", True
+            why, again = "definition changed", True
         elif run.liveness is False:
             why, grace = "failed liveness probe", killing.probe_grace(self.pod, container.liveness_probe)
         elif run.startup is False:
             why, grace = "failed startup probe", killing.probe_grace(self.pod, container.startup_probe)
+        elif resizing.wants_restart(container, run):
+            message = f"Container {container.name} resize requires restart"
+            self.decision.actions.append(StopContainer(run.id, container.name, grace, message, restart=True))
+            return
         else:
             return
-        message = f"{kind} {container.name} {why}" + (", will be restarted" if restart else "")
-        self.decision.actions.append(StopContainer(run.id, container.name, grace, message))
+        message = f"{kind} {container.name} {why}" + (", will be restarted" if again else "")
+        changed = run.image != container.image
+        self.decision.actions.append(StopContainer(run.id, container.name, grace, message, restart=changed))
 
-    def _kill_when_due(self, run: Instance) -> None:
-        action, wake_at = killing.kill_step(run, None, self.now)
+    def _stop_further(self, run: Instance) -> None:
+        action, wake_at = killing.step(run, self.now)
         if action is not None:
             self.decision.actions.append(action)
         if wake_at is not None:
@@ -242,7 +287,7 @@ class _Round:
         if failure is not None and failure.retry_at:
             self.decision.waiting[name] = waiting.Waiting(failure.reason, failure.message)  # shown while we try again
         # One start at a time: order and postStart hooks are upstream's promise.
-        ready = state.sandbox.ready and state.volumes.ready and not state.busy
+        ready = state.sandbox.ready and state.volumes.ready and not state.busy and not self.hold
         if ready and not any(isinstance(action, StartContainer) for action in self.decision.actions):
             self.decision.actions.append(StartContainer(name))
 

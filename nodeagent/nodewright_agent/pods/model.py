@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from nodewright.kube.objects import Container, Pod
+from nodewright.kube.objects import Container, ContainerUser, Pod, ResourceRequirements
+from nodewright_agent.pods.resize.state import ResizeState
 
 RESTART_ALWAYS, RESTART_ON_FAILURE, RESTART_NEVER = "Always", "OnFailure", "Never"
 
@@ -46,6 +47,8 @@ class ImageStep(Step):
     failed_at: float = 0.0
     image: str = ""
     """What the pod called it when the step was taken: the image of a pod's container may be changed."""
+    lacking: str = ""
+    """What could not be had, where it is the image of a volume."""
 
 
 @dataclass(slots=True)
@@ -53,8 +56,12 @@ class Stop:
     """A container that is being stopped: until when it may go on, and how far we are."""
 
     deadline: float
+    least: float = 2.0
+    """Seconds that it has after its stop signal, whatever was used up before."""
     floor: float = 0.0
     """Not killed before this time, so that a container signalled late still has its moment."""
+    hook: bool = False
+    """Its preStop hook is under way: the stop signal waits for it."""
     term_sent: bool = False
     kill_sent: bool = False
 
@@ -83,6 +90,18 @@ class Instance:
     liveness: bool | None = None
     stale: bool = False
     """It ran in a sandbox that is gone (the node was rebooted)."""
+    reset: bool = False
+    """All containers were restarted after it (RestartAllContainers): for what is to come it has never run."""
+    recursive: list[str] = field(default_factory=list)
+    """Mount paths that are read-only with all that is mounted below."""
+    volume_images: dict[str, str] = field(default_factory=dict)
+    """What its image volumes show, by volume."""
+    user: ContainerUser | None = None
+    """The identity of its first process."""
+    resources: ResourceRequirements | None = None
+    """What its cgroup has; None: made by an older agent, which gave what the pod's record says."""
+    restart: bool = False
+    """It was stopped to be started again, whatever its restart policy says."""
 
     @property
     def running(self) -> bool:
@@ -119,6 +138,8 @@ class Termination:
     phase: str = ""
     refused: bool = False
     """The node did not admit the pod: there is nothing to tell of its containers."""
+    disruption: str = ""
+    """Message of the condition DisruptionTarget (reason TerminationByKubelet); empty: the pod ends for its own."""
 
 
 @dataclass(slots=True)
@@ -136,6 +157,9 @@ class PodState:
     """Names of containers whose start or stop signal is under way."""
     failures: dict[str, Failure] = field(default_factory=dict)
     backoffs: dict[str, Backoff] = field(default_factory=dict)
+    restart_all: bool = False
+    """All containers are being ended, to start again from the first init container (KEP-5532)."""
+    resize: ResizeState = field(default_factory=ResizeState)
     termination: Termination | None = None
     finished: bool = False
     """All containers have stopped for good: the phase is terminal."""

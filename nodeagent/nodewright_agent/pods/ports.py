@@ -29,6 +29,8 @@ class ImageProblem(Exception):
         """Keep reason and message."""
         super().__init__(message)
         self.reason, self.message = reason, message
+        self.image = ""
+        """Which image, where it is not the container's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,17 @@ class Operations(Protocol):
     async def remove_container(self, run: Instance) -> None:
         """Remove what an ended run left in the runtime; its log stays."""
 
+    async def resize(self, pod: Pod, runs: list[Instance]) -> None:
+        """Give the pod's cgroup and its running runs the pod's resources, and note them in the runs.
+
+        Raises ``ResizeError``.
+        """
+
     async def tear_down(self, pod: Pod, runs: list[Instance]) -> None:
         """Remove runs, network, namespaces, volumes and cgroups of an ended pod; records and logs stay."""
 
-    async def forget(self, pod: Pod) -> None:
-        """Remove the last traces of a pod that the API server no longer has."""
+    async def forget(self, pod: Pod, *, keep_logs: bool = False) -> None:
+        """Remove the last traces of a pod that the API server no longer has, or all but its logs."""
 
 
 class StatusSink(Protocol):
@@ -122,6 +130,9 @@ class Probes(Protocol):
 
     def stop(self, run: Instance, *, readiness: bool = True) -> None:
         """End its probes; with ``readiness=False`` that one goes on, as upstream does while a pod terminates."""
+
+    def forget(self, uid: str) -> None:
+        """Drop what was counted for a pod that is gone."""
 
 
 Clock = Callable[[], float]

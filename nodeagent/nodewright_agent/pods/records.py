@@ -17,6 +17,7 @@ import msgspec
 
 from nodewright.kube.objects import Pod
 from nodewright_agent.pods.model import Backoff, Instance, PodState, Step, StepState, Termination
+from nodewright_agent.pods.resize.state import ResizeState
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class PodRecord(msgspec.Struct, omit_defaults=True):
     ips: tuple[str, ...] = ()
     runs: list[Instance] = msgspec.field(default_factory=list)
     backoffs: dict[str, Backoff] = msgspec.field(default_factory=dict)
+    restart_all: bool = False
+    resize: ResizeState = msgspec.field(default_factory=ResizeState)
     termination: Termination | None = None
     finished: bool = False
     torn_down: bool = False
@@ -44,6 +47,8 @@ class PodRecord(msgspec.Struct, omit_defaults=True):
             ips=state.ips,
             runs=state.all_instances(),
             backoffs=state.backoffs,
+            restart_all=state.restart_all,
+            resize=state.resize,
             termination=state.termination,
             finished=state.finished,
             torn_down=state.teardown.ready,
@@ -55,9 +60,12 @@ class PodRecord(msgspec.Struct, omit_defaults=True):
             start_time=self.start_time,
             ips=self.ips,
             backoffs=self.backoffs,
+            restart_all=self.restart_all,
+            resize=self.resize,
             termination=self.termination,
             finished=self.finished,
         )
+        state.resize.busy = False
         if self.torn_down:
             state.teardown = Step(StepState.READY)
         for run in self.runs:

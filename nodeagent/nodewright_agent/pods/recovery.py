@@ -10,10 +10,12 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nodewright.kube.objects import Container, ObjectMeta, Pod, PodSpec
+from nodewright.kube.objects import Container, ContainerUser, LinuxContainerUser, ObjectMeta, Pod, PodSpec
 from nodewright_agent.pods import spec
 from nodewright_agent.pods.model import Instance, PodState, Step, StepState, end_reason, find_container
 from nodewright_agent.pods.records import PodRecord
+from nodewright_agent.pods.resize.actuate import LABEL_RESOURCES, from_label
+from nodewright_agent.runtime import pause
 from nodewright_agent.runtime.spec import ContainerRecord
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ def recover(found: Found) -> Recovered:
     """
     by_pod: dict[str, list[ContainerRecord]] = {}
     for container in found.containers:
+        if pause.pod_of(container.id) is not None:
+            continue  # part of the sandbox
         by_pod.setdefault(container.spec.pod_uid, []).append(container)
     result = Recovered({}, {})
     for uid, record in found.records.items():
@@ -82,12 +86,20 @@ def instance(record: ContainerRecord) -> Instance:
         image_id=labels.get(spec.LABEL_IMAGE_ID, ""),
         started_at=record.state.started_at,
         stop_signal=record.spec.stop_signal or "SIGTERM",
+        resources=from_label(labels.get(LABEL_RESOURCES)),
+        user=identity(record),
     )
     if record.exit is not None:
         run.state = "exited"
         run.exit_code, run.finished_at = record.exit.code, record.exit.finished_at
         run.reason = end_reason(record.exit.code, record.exit.oom_killed, record.exit.reason)
     return run
+
+
+def identity(record: ContainerRecord) -> ContainerUser:
+    """Return who a container's first process is, as the container sees it."""
+    state = record.state
+    return ContainerUser(LinuxContainerUser(state.uid, state.gid, sorted(state.additional_gids)))
 
 
 def stand_in(uid: str, containers: list[ContainerRecord]) -> Pod:
@@ -127,8 +139,9 @@ def _merge(state: PodState, containers: list[ContainerRecord], pod: Pod | None) 
 
 
 def _copy(source: Instance, target: Instance) -> None:
-    for name in ("state", "started_at", "finished_at", "exit_code", "reason", "image_id", "stop_signal"):
+    for name in ("state", "started_at", "finished_at", "exit_code", "reason", "image_id", "stop_signal", "user"):
         setattr(target, name, getattr(source, name))
+    target.resources = source.resources or target.resources
 
 
 def _addresses(pod: Pod, state: PodState) -> None:
@@ -141,6 +154,8 @@ def _sandbox_lost(state: PodState) -> None:
     """After a reboot everything starts anew, init containers too."""
     for run in state.all_instances():
         run.stale = not run.running
+    if not any(run.running for run in state.all_instances()):
+        state.backoffs.clear()  # nothing crashed: as with kubelet, whose back-offs do not outlive a reboot
 
 
 def _probe_results(pod: Pod, state: PodState) -> None:

@@ -14,9 +14,8 @@ import msgspec
 from nodewright.kube.objects import AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext
 from nodewright_agent.pods.model import all_containers, display_name
 from nodewright_agent.pods.ports import StartError
-from nodewright_agent.pods.probes.checks import supported
+from nodewright_agent.runtime import apparmor, seccomp
 from nodewright_agent.runtime import capabilities as caps
-from nodewright_agent.runtime import seccomp
 from nodewright_agent.runtime.spec import User
 
 CONFIG_ERROR = "CreateContainerConfigError"
@@ -111,29 +110,29 @@ def mask(pod: Pod, container: Container) -> list[str] | None:
     return [] if contexts(pod, container)[1].proc_mount == "Unmasked" else None
 
 
-def _app_armor(profile: AppArmorProfile | None) -> bool:
-    """Whether a profile is asked for; Unconfined is what every container is without one."""
-    return profile is not None and profile.type != "Unconfined"
+def app_armor_profile(pod: Pod, container: Container, by_default: bool) -> str:
+    """Return the name of the container's AppArmor profile; empty: none is set.
+
+    ``by_default``: ours where none is asked for. As with CRI runtimes, privileged containers have only one that they
+    name.
+    """
+    profile = _wanted_profile(pod, container)
+    if profile is None or profile.type == "RuntimeDefault":
+        wanted = by_default if profile is None else True
+        return apparmor.PROFILE if wanted and not privileged(pod, container) else ""
+    return profile.localhost_profile or "" if profile.type == "Localhost" else ""
 
 
-def unsupported(pod: Pod) -> str:
-    """Return what of the pod's settings this node cannot do yet; empty when it can do all."""
-    spec = pod.spec
-    if spec.share_process_namespace:
-        return "shareProcessNamespace is not supported by this node yet"
-    if spec.host_users is False:
-        return "user namespaces (hostUsers: false) are not supported by this node yet"
-    if spec.runtime_class_name:
-        return f'RuntimeHandler "{spec.runtime_class_name}" not supported'
-    context = spec.security_context
-    if context is not None and _app_armor(context.app_armor_profile):
-        return "Cannot enforce AppArmor: profiles are not supported by this node yet"
-    for container in all_containers(pod):
-        own = container.security_context
-        if own is not None and _app_armor(own.app_armor_profile):
-            return f"Cannot enforce AppArmor: profiles are not supported by this node yet (container {container.name})"
-        if not spec.host_network and any(port.host_port for port in container.ports):
-            return f"host ports are not supported by this node yet (container {container.name})"
-        if not all(map(supported, (container.startup_probe, container.readiness_probe, container.liveness_probe))):
-            return f"gRPC probes are not supported by this node yet (container {container.name})"
-    return ""
+def app_armor_refusal(pod: Pod, enabled: bool) -> tuple[str, str] | None:
+    """Return reason and message for a pod that asks for AppArmor on a host without (kubelet's admission)."""
+    shared = pod.spec.security_context
+    asked = [shared.app_armor_profile] if shared is not None else []
+    asked += [one.security_context.app_armor_profile for one in all_containers(pod) if one.security_context is not None]
+    if enabled or not any(profile is not None and profile.type != "Unconfined" for profile in asked):
+        return None
+    return "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"
+
+
+def _wanted_profile(pod: Pod, container: Container) -> AppArmorProfile | None:
+    shared, own = contexts(pod, container)
+    return own.app_armor_profile or shared.app_armor_profile

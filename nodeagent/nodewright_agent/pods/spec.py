@@ -8,12 +8,12 @@ from pathlib import Path
 
 from nodewright.kube.objects import Container, Pod
 from nodewright_agent.pods import resources, security
-from nodewright_agent.pods.model import Instance, is_sidecar
-from nodewright_agent.pods.ports import StartError
+from nodewright_agent.pods.model import Instance
+from nodewright_agent.pods.resize.actuate import LABEL_RESOURCES, label
 from nodewright_agent.runtime import cgroup_math
 from nodewright_agent.runtime.images.model import Image
 from nodewright_agent.runtime.sandbox import SandboxPaths
-from nodewright_agent.runtime.spec import ContainerSpec, Mount
+from nodewright_agent.runtime.spec import ContainerSpec, Device, IdRange, Mount
 
 LABEL_IMAGE, LABEL_IMAGE_ID = "image", "imageID"
 
@@ -30,6 +30,8 @@ class Sandbox:
     hostname: str
     hosts: Path
     resolv_conf: Path
+    ids: IdRange | None = None
+    """What the pod's user namespace maps; None: it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,10 @@ class NodeSettings:
     memory_capacity: int
     seccomp_directory: Path
     log_root: Path
-    pids_limit: int | None = None
+    cgroups: resources.CgroupSettings = field(default_factory=resources.CgroupSettings)
+    single_process_oom_kill: bool = False
+    app_armor: bool = False
+    """Whether the default AppArmor profile is there, for containers that ask for none."""
 
 
 @dataclass(slots=True)
@@ -55,6 +60,11 @@ class Inputs:
     sandbox: Sandbox
     volume_mounts: Sequence[Mount]
     message_file: Path | None
+    devices: Sequence[Device] = ()
+    pid_ns: str | None = None
+    """Whose processes it sees: a path, ``host``, or None for its own only."""
+    program: str = ""
+    """The OCI runtime of the pod's class; empty: the node's own."""
     expand: Callable[[str], str] = field(default=lambda text: text)
     """Replaces $(NAME) by the container's variables."""
 
@@ -62,9 +72,6 @@ class Inputs:
 def container_spec(inputs: Inputs, node: NodeSettings) -> ContainerSpec:
     """Return the runtime's order for one run. Raises ``StartError`` for what cannot be run as asked."""
     pod, container, image = inputs.pod, inputs.container, inputs.image
-    problem = security.unsupported(pod)
-    if problem:
-        raise StartError(security.CONFIG_ERROR, problem)
     security.verify_non_root(pod, container, image.config.user)
     granted = security.capabilities(pod, container)
     privileged = security.privileged(pod, container)
@@ -84,15 +91,21 @@ def container_spec(inputs: Inputs, node: NodeSettings) -> ContainerSpec:
         netns=inputs.sandbox.paths.net,
         ipc_ns=inputs.sandbox.paths.ipc,
         uts_ns=inputs.sandbox.paths.uts,
-        pid_ns="host" if pod.spec.host_pid else None,
+        pid_ns=inputs.pid_ns,
+        user_ns=inputs.sandbox.paths.user,
+        ids=inputs.sandbox.ids if inputs.sandbox.paths.user else None,
         mounts=[*inputs.volume_mounts, *file_mounts(inputs)],
-        resources=resources.container_resources(container, node.pids_limit),
-        oom_score_adj=oom_score(pod, container, node.memory_capacity),
+        devices=list(inputs.devices),
+        resources=resources.container_resources(pod, container, node.cgroups),
+        oom_score_adj=resources.oom_score(pod, container, node.memory_capacity),
+        runtime=inputs.program,
+        oom_group=not node.single_process_oom_kill,
         capabilities=granted,
         privileged=privileged,
         read_only_rootfs=security.contexts(pod, container)[1].read_only_root_filesystem is True,
         no_new_privileges=security.no_new_privileges(pod, container),
         seccomp=None if privileged else security.seccomp_profile(pod, container, granted, node.seccomp_directory),
+        app_armor=security.app_armor_profile(pod, container, node.app_armor),
         masked_paths=security.mask(pod, container),
         read_only_paths=security.mask(pod, container),
         log_path=str(log_path(node.log_root, pod, container.name, inputs.run.attempt)),
@@ -103,7 +116,11 @@ def container_spec(inputs: Inputs, node: NodeSettings) -> ContainerSpec:
         stdin_once=container.stdin_once,
         stop_signal=stop_signal(container, image),
         cgroup_parent=pod_cgroup(pod, node.cgroup_root),
-        labels={LABEL_IMAGE: container.image, LABEL_IMAGE_ID: image_id(image)},
+        labels={
+            LABEL_IMAGE: container.image,
+            LABEL_IMAGE_ID: image_id(image),
+            LABEL_RESOURCES: label(container.resources),
+        },
     )
 
 
@@ -145,30 +162,9 @@ def file_mounts(inputs: Inputs) -> list[Mount]:
     return mounts
 
 
-def oom_score(pod: Pod, container: Container, capacity: int) -> int:
-    """Return oom_score_adj; a sidecar is not worth more than the least of the main containers."""
-    qos = qos_class(pod)
-
-    def of(one: Container) -> int:
-        request = resources.memory(one.resources.requests) or 0
-        return cgroup_math.oom_score_adj(
-            qos, request, capacity, node_critical=(pod.spec.priority or 0) >= 2_000_001_000
-        )
-
-    score = of(container)
-    if any(one is container or one.name == container.name for one in pod.spec.init_containers if is_sidecar(one)):
-        score = min([score, *(of(one) for one in pod.spec.containers)])
-    return score
-
-
-def qos_class(pod: Pod) -> cgroup_math.QosClass:
-    """Return the QoS class, which the API server has computed at creation."""
-    return cgroup_math.QosClass(pod.status.qos_class or "BestEffort")
-
-
 def pod_cgroup(pod: Pod, root: str) -> str:
     """Return the path of the pod's cgroup."""
-    return cgroup_math.pod_path(root, qos_class(pod), pod.metadata.uid)
+    return cgroup_math.pod_path(root, resources.qos_class(pod), pod.metadata.uid)
 
 
 def log_directory(root: Path, pod: Pod) -> Path:

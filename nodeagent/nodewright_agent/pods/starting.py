@@ -12,6 +12,8 @@ from nodewright_agent.pods.actions import StopContainer
 from nodewright_agent.pods.backoff import advance
 from nodewright_agent.pods.model import Backoff, Failure, ImageStep, Instance, Step, StepState, find_container
 from nodewright_agent.pods.ports import ImageProblem, StartError
+from nodewright_agent.pods.restart import asks_for_all
+from nodewright_agent.pods.volumes.errors import FailedMount
 
 if TYPE_CHECKING:
     from nodewright_agent.pods.worker import PodWorker
@@ -33,12 +35,17 @@ class Starter:
 
     def create_sandbox(self) -> None:
         """Begin to make the pod's namespaces and network."""
-        self._worker.state.sandbox = Step(StepState.BUSY)
+        state = self._worker.state
+        if state.sandbox.state is StepState.NONE and any(run.stale for run in state.all_instances()):
+            text = "Pod sandbox changed, it will be killed and re-created."
+            self._worker.event("Normal", "SandboxChanged", text)
+        state.sandbox = Step(StepState.BUSY)
         self._worker.spawn("sandbox", self._create_sandbox())
 
     def set_up_volumes(self) -> None:
         """Begin to make the pod's volumes."""
-        self._worker.state.volumes = Step(StepState.BUSY)
+        state = self._worker.state
+        state.volumes = Step(StepState.BUSY, state.volumes.message)  # what was wrong is told until it is right
         self._worker.spawn("volumes", self._set_up_volumes())
 
     def ensure_image(self, name: str) -> None:
@@ -49,7 +56,9 @@ class Starter:
         old = images.get(name) or ImageStep()
         if old.image != container.image:
             old = ImageStep()
-        images[name] = ImageStep(StepState.BUSY, old.message, 0.0, old.reason, old.failed_at, container.image)
+        images[name] = ImageStep(
+            StepState.BUSY, old.message, 0.0, old.reason, old.failed_at, container.image, old.lacking
+        )
         self._worker.spawn(f"image {name}", self._ensure_image(name))
 
     def start(self, name: str) -> None:
@@ -75,7 +84,8 @@ class Starter:
             await worker.deps.operations.set_up_volumes(worker.pod)
         except Exception as error:
             log.warning("volumes failed: %s", error, extra={"pod": worker.pod.key})
-            worker.event("Warning", "FailedMount", str(error))
+            for text in error.messages if isinstance(error, FailedMount) else [str(error)]:
+                worker.event("Warning", "FailedMount", text)
             worker.state.volumes = Step(StepState.FAILED, str(error), worker.deps.clock() + RETRY)
         else:
             worker.state.volumes = Step(StepState.READY)
@@ -92,7 +102,9 @@ class Starter:
             self._image_backoffs[container.image] = entry
             worker.event("Warning", "Failed", f"Error: {problem.reason}", name)
             retry_at = now + entry.delay
-            images[name] = ImageStep(StepState.FAILED, problem.message, retry_at, problem.reason, now, container.image)
+            images[name] = ImageStep(
+                StepState.FAILED, problem.message, retry_at, problem.reason, now, container.image, problem.image
+            )
         else:
             self._image_backoffs.pop(container.image, None)
             images[name] = ImageStep(StepState.READY, image=container.image)
@@ -128,18 +140,24 @@ class Starter:
             attempt = worker.deps.operations.next_attempt(worker.pod, container)
         else:
             attempt = before.attempt + 1
-            policy = worker.deps.settings.crash
-            # Another image is another container, as for kubelet: its crashes have nothing to do with those before.
-            last = state.backoffs.get(name) if before.image == container.image else None
-            entry = advance(last, before.finished_at, worker.deps.clock(), policy)
-            state.backoffs[name] = entry
+            self._back_off(container, before)
         # 32 digits, where others have 64: the id is part of socket paths, which are limited to 107 bytes.
-        run = Instance(secrets.token_hex(16), name, attempt, image=container.image)
+        run = Instance(secrets.token_hex(16), name, attempt, image=container.image, resources=container.resources)
         for old in state.add(run):
             worker.deps.owners.pop(old.id, None)
             worker.spawn(f"remove {old.id}", worker.deps.operations.remove_container(old))
         worker.deps.owners[run.id] = worker
         return run
+
+    def _back_off(self, container: Container, before: Instance) -> None:
+        """Note the restart of a container for the next one's delay."""
+        state, clock = self._worker.state, self._worker.deps.clock
+        if before.stale or before.restart or (before.reset and not asks_for_all(container, before)):
+            return  # a reboot, or another container's end: not its own doing
+        # Another image is another container, as for kubelet: its crashes have nothing to do with those before.
+        last = state.backoffs.get(container.name) if before.image == container.image else None
+        policy = self._worker.deps.settings.crash
+        state.backoffs[container.name] = advance(last, before.finished_at, clock(), policy)
 
     def _started(self, container: Container, run: Instance) -> None:
         worker = self._worker

@@ -6,6 +6,7 @@ containers whose records are gone, and conditions that others own.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,19 +18,24 @@ from nodewright.kube.objects import (
     ContainerStateWaiting,
     ContainerStatus,
     HostIP,
+    ImageVolumeStatus,
     Pod,
     PodIP,
     PodStatus,
     VolumeMountStatus,
+    VolumeStatus,
 )
 from nodewright_agent.pods import phase as phases
 from nodewright_agent.pods.conditions import OWNED, pod_conditions
 from nodewright_agent.pods.machine import has_started
-from nodewright_agent.pods.model import Instance, PodState, Step, is_sidecar
+from nodewright_agent.pods.model import Instance, PodState, Step, all_containers, is_sidecar
+from nodewright_agent.pods.resize import conditions as resize
+from nodewright_agent.pods.restart import all_asked
 from nodewright_agent.pods.times import rfc3339
 from nodewright_agent.pods.waiting import Waiting
 
 CONTAINER_ID_SCHEME = "nodewright://"
+MAX_POD_MESSAGES = 12 * 1024
 _NO_WAITING: Mapping[str, Waiting] = {}
 
 
@@ -60,6 +66,7 @@ def build_status(
     if state.termination is None or not state.termination.refused:
         status.init_container_statuses = [of(container, True) for container in pod.spec.init_containers]
         status.container_statuses = [of(container, False) for container in pod.spec.containers]
+        _pod_level(pod, state, status)
         status.ephemeral_container_statuses = [of(container, False) for container in pod.spec.ephemeral_containers]
     by_name = {one.name: one for one in (*status.init_container_statuses, *status.container_statuses)}
     status.phase = _phase(pod, state, by_name)
@@ -68,9 +75,21 @@ def build_status(
     # What runs has a sandbox, also while a restarted agent still looks for the rest of what it knew of it.
     there = state.sandbox.ready or any(run.running for run in state.all_instances())
     sandbox = there and not (state.finished or state.teardown != Step())
-    kept = [condition for condition in pod.status.conditions if condition.type not in OWNED]
-    status.conditions = [*kept, *pod_conditions(pod, status.phase, by_name, sandbox, rfc3339(now))]
+    disruption = state.termination.disruption if state.termination is not None else ""
+    own = pod_conditions(
+        pod,
+        status.phase,
+        by_name,
+        sandbox,
+        rfc3339(now),
+        restarting_all=state.restart_all or all_asked(pod, state),
+        disruption=disruption,
+    )
+    own += [] if status.phase in phases.TERMINAL else resize.conditions(state.resize)
+    taken = {*OWNED, *resize.TYPES, *(condition.type for condition in own)}
+    status.conditions = [*(one for one in pod.status.conditions if one.type not in taken), *own]
     _addresses(pod, state, status, node)
+    _bound_messages(pod, status)
     return status
 
 
@@ -93,18 +112,22 @@ def container_status(
         container_id=old.container_id if old else "",
         last_state=old.last_state if old else ContainerState(),
         allocated_resources=container.resources.requests,
-        resources=container.resources,
-        volume_mounts=_mounts(container),
+        resources=run.resources if run is not None and run.running and run.resources else container.resources,
+        volume_mounts=_mounts(container, run),
         started=False,
     )
     if run is None:
         _never_seen(status, old, missing)
+    elif run.reset or (run.restart and run.state == "exited" and state.termination is None):
+        # It starts again whatever its policy says: an end that the API took for its last could not be taken back.
+        _from_run(status, container, run, init)
+        status.ready, status.last_state, status.state = False, status.state, ContainerState(waiting=missing.waiting)
     else:
         _from_run(status, container, run, init)
         if before is not None:
             status.last_state = ContainerState(terminated=terminated(before))
     if wait is not None and (run is None or not run.running):
-        if run is not None:
+        if run is not None and not run.reset:
             status.last_state = ContainerState(terminated=terminated(run))
         status.state = ContainerState(waiting=ContainerStateWaiting(reason=wait.reason, message=wait.message))
     return status
@@ -127,6 +150,7 @@ def _from_run(status: ContainerStatus, container: Container, run: Instance, init
     status.image = run.image or container.image
     status.image_id = run.image_id
     status.container_id = CONTAINER_ID_SCHEME + run.id
+    status.user = run.user
     if run.state == "exited":
         status.state = ContainerState(terminated=terminated(run))
         # An init container that has done its work counts as ready; sidecars are judged like main containers.
@@ -148,11 +172,14 @@ def _missing(pod: Pod, state: PodState) -> ContainerState:
     done; containers that were still to be initialised keep waiting.
     """
     initialised = all(
-        (run := state.latest(container.name)) is not None and (is_sidecar(container) or run.exit_code == 0)
+        (run := state.latest(container.name)) is not None
+        and not run.reset
+        and (is_sidecar(container) or run.exit_code == 0)
         for container in pod.spec.init_containers
     )
     reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
-    wait = ContainerStateWaiting(reason=reason)
+    # Upstream tells what is wrong with volumes by events only.
+    wait = ContainerStateWaiting(reason=reason, message="" if state.volumes.ready else state.volumes.message)
     if not (state.finished and initialised):
         return ContainerState(waiting=wait)
     end = ContainerStateTerminated(
@@ -195,7 +222,10 @@ def _phase(pod: Pod, state: PodState, statuses: Mapping[str, ContainerStatus]) -
         return pod.status.phase
     if state.finished and state.termination is not None and state.termination.phase:
         return state.termination.phase
-    initialised = any((run := state.latest(c.name)) is not None and run.running for c in pod.spec.containers)
+    latest = [state.latest(container.name) for container in pod.spec.containers]
+    if not state.finished and (state.restart_all or any(run is not None and run.reset for run in latest)):
+        return phases.PENDING  # it starts from the beginning (KEP-5532)
+    initialised = any(run is not None and run.running for run in latest)
     found = phases.phase(pod, statuses, terminal=state.finished, initialised=initialised)
     if state.finished and found not in phases.TERMINAL:
         return phases.FAILED  # stopped before it had run: not a success
@@ -232,14 +262,38 @@ def _addresses(pod: Pod, state: PodState, status: PodStatus, node: NodeFacts) ->
         status.pod_ips = [PodIP(ip=ip) for ip in ips]
 
 
-def _mounts(container: Container) -> list[VolumeMountStatus]:
-    # Recursive read-only mounts are not offered by our runtime handler yet (see Node.status.runtimeHandlers).
+def _bound_messages(pod: Pod, status: PodStatus) -> None:
+    """Share out the 12 KiB that the termination messages of a pod may have together, as upstream does."""
+    share = MAX_POD_MESSAGES // max(1, len(all_containers(pod)))
+    every = (*status.init_container_statuses, *status.container_statuses, *status.ephemeral_container_statuses)
+    for one in every:
+        for end in (one.state.terminated, one.last_state.terminated):
+            if end is not None and len(end.message) * 4 > share:  # a character has at most four bytes
+                end.message = end.message.encode()[:share].decode(errors="ignore")
+
+
+def _pod_level(pod: Pod, state: PodState, status: PodStatus) -> None:
+    """Tell what the pod as a whole was granted, and what its cgroup has."""
+    granted = pod.spec.resources
+    if granted is None:
+        return
+    status.allocated_resources = granted.requests
+    under_way = state.resize.progress is not None and pod.status.resources is not None
+    status.resources = pod.status.resources if under_way else granted
+
+
+def _mounts(container: Container, run: Instance | None) -> list[VolumeMountStatus]:
+    recursive = run.recursive if run is not None else []
+    images = run.volume_images if run is not None else {}
     return [
         VolumeMountStatus(
             name=mount.name,
             mount_path=mount.mount_path,
             read_only=mount.read_only,
-            recursive_read_only="Disabled" if mount.read_only else None,
+            recursive_read_only=("Enabled" if posixpath.join("/", mount.mount_path) in recursive else "Disabled")
+            if mount.read_only
+            else None,
+            volume_status=VolumeStatus(ImageVolumeStatus(images[mount.name])) if mount.name in images else None,
         )
         for mount in container.volume_mounts
     ]

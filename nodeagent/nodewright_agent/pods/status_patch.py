@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from nodewright.kube.objects import PodStatus
-from nodewright_agent.pods.conditions import OWNED
+from nodewright_agent.pods.conditions import BY_KUBELET, DISRUPTION_TARGET, OWNED
 from nodewright_agent.pods.phase import TERMINAL
+from nodewright_agent.pods.resize.conditions import TYPES as RESIZE
 
 # Fields that others write: the scheduler and, for claims, controllers.
 _FOREIGN = ("nominatedNodeName", "resourceClaimStatuses", "resize", "conditions")
@@ -41,9 +42,14 @@ def status_patch(current: PodStatus, wanted: PodStatus) -> dict[str, Any] | None
 def _conditions(current: PodStatus, wanted: PodStatus) -> list[dict[str, Any]]:
     """Return the owned conditions that differ, complete: null removes what a merge would leave behind."""
     old = {condition.type: condition for condition in current.conditions}
-    changed = []
+    wishes = {condition.type for condition in wanted.conditions}
+    changed: list[dict[str, Any]] = [
+        {"$patch": "delete", "type": name} for name in RESIZE if name in old and name not in wishes
+    ]
     for condition in wanted.conditions:
-        if condition.type not in OWNED or condition == old.get(condition.type):
+        shared = condition.type == DISRUPTION_TARGET and condition.reason == BY_KUBELET
+        ours = shared or condition.type in (*OWNED, *RESIZE)
+        if not ours or condition == old.get(condition.type):
             continue
         changed.append(
             {

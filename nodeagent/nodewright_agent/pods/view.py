@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nodewright.kube.objects import Pod
 from nodewright_agent.config import AgentConfig
+from nodewright_agent.eviction import reading
 from nodewright_agent.pods import spec
 from nodewright_agent.pods.manager import PodManager
-from nodewright_agent.pods.model import Instance
+from nodewright_agent.pods.static.manifest import is_mirror
 from nodewright_agent.pods.status import CONTAINER_ID_SCHEME
-from nodewright_agent.runtime import cgroup_math
-from nodewright_agent.runtime.cgroups import CgroupStats
 from nodewright_agent.runtime.errors import ContainerNotFound
 from nodewright_agent.runtime.runtime import Runtime
-from nodewright_agent.server.view import ContainerUsage, NodeUsage, PodUsage, Usage
 
 
 class AgentPodsView:
@@ -38,7 +34,7 @@ class AgentPodsView:
     def pods(self) -> Sequence[Pod]:
         """Return all pods of the node with their present status; those that ended long ago as the API has them."""
         own = {pod.metadata.uid: pod for pod in self._manager.pods()}
-        others = [pod for pod in self._manager.cache.values() if pod.metadata.uid not in own]
+        others = [pod for pod in self._manager.cache.values() if pod.metadata.uid not in own and not is_mirror(pod)]
         return [*own.values(), *others]
 
     def running_pods(self) -> Sequence[Pod]:
@@ -80,6 +76,16 @@ class AgentPodsView:
             "nodeLeaseDurationSeconds": config.lease_duration_seconds,
             "cgroupRoot": config.cgroup_root,
             "resolvConf": config.resolv_conf,
+            "evictionHard": reading.hard(config),
+            "evictionSoft": config.eviction_soft,
+            "evictionSoftGracePeriod": config.eviction_soft_grace_period,
+            "evictionMinimumReclaim": config.eviction_minimum_reclaim,
+            "evictionMaxPodGracePeriod": config.eviction_max_pod_grace_period,
+            "evictionPressureTransitionPeriod": f"{config.eviction_pressure_transition_period:g}s",
+            "imageGCHighThresholdPercent": config.image_gc_high_threshold_percent,
+            "imageGCLowThresholdPercent": config.image_gc_low_threshold_percent,
+            "shutdownGracePeriod": f"{config.shutdown_grace_period:g}s",
+            "shutdownGracePeriodCriticalPods": f"{config.shutdown_grace_period_critical_pods:g}s",
             "seccompDefault": True,
             "allowedUnsafeSysctls": config.allowed_unsafe_sysctls,
         }
@@ -101,49 +107,3 @@ class AgentPodsView:
             if last is not None and last.container_id == CONTAINER_ID_SCHEME + container_id:
                 return max(0, one.restart_count - 1)
         return None
-
-
-class AgentStats:
-    """Reads usage from the cgroups of the node, its pods and containers."""
-
-    def __init__(self, manager: PodManager, runtime: Runtime) -> None:
-        """Look at the manager's pods."""
-        self._manager, self._runtime = manager, runtime
-
-    async def usage(self) -> NodeUsage:
-        """Read all usage now; what has ended meanwhile is left out."""
-        # What is read is decided in the loop, which alone may look at the workers; the files are read in a thread.
-        wanted = [
-            (worker.pod, worker.state.start_time, [r for r in worker.state.all_instances() if r.state == "running"])
-            for worker in self._manager.workers.values()
-        ]
-        return await asyncio.to_thread(self._read, wanted)
-
-    def _read(self, wanted: list[tuple[Pod, float, list[Instance]]]) -> NodeUsage:
-        root = self._runtime.cgroup_root
-        pods = []
-        for pod, started_at, runs in wanted:
-            meta = pod.metadata
-            try:
-                usage = _usage(self._runtime.cgroups.stats(spec.pod_cgroup(pod, root)), started_at)
-                containers = [
-                    ContainerUsage(run.name, _usage(self._runtime.stats(run.id), run.started_at)) for run in runs
-                ]
-            except (OSError, ContainerNotFound):
-                continue
-            pods.append(PodUsage(meta.namespace, meta.name, meta.uid, usage, containers))
-        try:
-            node = _usage(self._runtime.cgroups.stats(cgroup_math.kubepods_path(root)), None)
-        except OSError:
-            node = Usage()  # nothing has run here yet
-        return NodeUsage(time.time(), node, pods)
-
-
-def _usage(stats: CgroupStats, started_at: float | None) -> Usage:
-    return Usage(
-        cpu_nanoseconds=stats.cpu_usage_ns,
-        memory_working_set_bytes=stats.memory_working_set,
-        memory_usage_bytes=stats.memory_usage,
-        memory_rss_bytes=stats.memory_rss,
-        started_at=started_at,
-    )

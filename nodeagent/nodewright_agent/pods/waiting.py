@@ -63,6 +63,6 @@ def for_image(container: Container, state: PodState, now: float) -> Waiting | No
         return Waiting(image.reason, image.message, image.retry_at if image.retry_at > now else None)
     if image.state is StepState.FAILED and now < image.failed_at + ERROR_SHOWN:
         return Waiting(image.reason, image.message, min(image.retry_at, image.failed_at + ERROR_SHOWN))
-    text = f'Back-off pulling image "{container.image}": {image.reason}: {image.message}'
+    text = f'Back-off pulling image "{image.lacking or container.image}": {image.reason}: {image.message}'
     until = image.retry_at if image.state is StepState.FAILED and image.retry_at > now else None
     return Waiting("ImagePullBackOff", text, until)

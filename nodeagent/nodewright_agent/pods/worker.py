@@ -22,9 +22,13 @@ from nodewright_agent.pods.conditions import OWNED
 from nodewright_agent.pods.machine import Decision, Settings, decide
 from nodewright_agent.pods.model import PodState, Step, StepState, Termination, end_reason, find_container
 from nodewright_agent.pods.ports import Clock, Events, Exit, Operations, Probes, StatusSink
+from nodewright_agent.pods.resize.allocation import allocated
+from nodewright_agent.pods.resize.work import Resizer
 from nodewright_agent.pods.starting import Starter
+from nodewright_agent.pods.static.manifest import is_static
 from nodewright_agent.pods.status import NodeFacts, build_status
 from nodewright_agent.pods.stopping import Stopper
+from nodewright_agent.pods.times import rfc3339, seconds
 from nodewright_agent.pods.trace import Tracer
 from nodewright_agent.pods.waiting import Waiting
 
@@ -46,8 +50,14 @@ class WorkerDeps:
     image_backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
     owners: dict[str, PodWorker] = field(default_factory=dict)
     """Worker by container id, to route exits and probe results."""
+    started: Callable[[float], None] = lambda seconds: None
+    """Told how long each pod took from its first sight to Running."""
     save: Callable[[PodWorker], None] = lambda worker: None
     """Persist a pod's record."""
+    resize: Callable[[PodWorker], None] = lambda worker: None
+    """Told of every new version of a pod: whether the resources that it wishes for can be granted."""
+    room: Callable[[], None] = lambda: None
+    """Told when a pod has given resources back."""
 
 
 class PodWorker:
@@ -56,13 +66,19 @@ class PodWorker:
     def __init__(self, pod: Pod, deps: WorkerDeps, state: PodState | None = None) -> None:
         """Take a new pod, or one that was restored with what is known of it."""
         self.pod = pod
+        """As the API has it, but with the resources that the node has granted."""
+        self.desired = pod
+        """As the API has it; the same object where it wishes for nothing else."""
         self.state = state or PodState(start_time=deps.clock())
+        # What has containers but no record began when the API says so; deadlines count from then.
+        self.state.start_time = self.state.start_time or seconds(pod.status.start_time) or deps.clock()
         self.deps = deps
         self.gone = False
         """The API server no longer has the pod."""
         self.settled = False
         """Torn down, and the API knows; nothing is left but to forget the pod."""
-        self.starter, self.stopper = Starter(self), Stopper(self)
+        self._keep_logs = False
+        self.starter, self.stopper, self.resizer = Starter(self), Stopper(self), Resizer(self)
         self._published: PodStatus | None = None
         self._waiting: dict[str, Waiting] = {}
         self._wake = asyncio.Event()
@@ -84,8 +100,9 @@ class PodWorker:
         """Take a new version of the pod from the API."""
         if self.gone:
             return
-        self.pod = pod
-        self.deps.operations.pod_changed(pod)
+        self.desired, self.pod = pod, allocated(pod, self.pod)
+        self.deps.resize(self)
+        self.deps.operations.pod_changed(self.pod)
         self._end_where_api_says()
         self.deps.status.observed(pod)
         self.wake()
@@ -101,6 +118,25 @@ class PodWorker:
         self.deps.status.forget(self.uid)
         self.wake()
 
+    @property
+    def retiring(self) -> bool:
+        """The pod is to be deleted."""
+        return self.pod.metadata.deletion_timestamp is not None
+
+    def retire(self, *, keep_logs: bool) -> None:
+        """End a static pod, whose file was removed or changed, within its grace; no API server says when it is gone.
+
+        With ``keep_logs`` the next one of the same UID counts its runs on.
+        """
+        self._keep_logs = keep_logs
+        grace = int(killing.default_grace(self.pod))
+        meta = msgspec.structs.replace(
+            self.pod.metadata, deletion_timestamp=rfc3339(self.deps.clock()), deletion_grace_period_seconds=grace
+        )
+        self.desired = self.pod = msgspec.structs.replace(self.pod, metadata=meta)
+        self.deps.save(self)
+        self.wake()
+
     def exited(self, container_id: str, end: Exit) -> None:
         """Take note of the end of a run."""
         run = next((run for run in self.state.all_instances() if run.id == container_id), None)
@@ -111,8 +147,34 @@ class PodWorker:
         run.reason = end_reason(end.code, end.oom_killed, end.unknown)
         run.message = self.deps.operations.end_message(self.pod, find_container(self.pod, run.name), run)
         self.deps.probes.stop(run)
+        self.stopper.ended(run)
         if not run.post_start_done:
             self.cancel(lambda name: name == f"start {run.name}")  # its hook has nothing to act on any more
+        self.deps.save(self)
+        self.wake()
+
+    def sandbox_lost(self) -> None:
+        """The process has ended on which the pod's shared process namespace hangs, and with it every other.
+
+        As kubelet does: the sandbox has changed, all containers start again in a new one.
+        """
+        state = self.state
+        if not state.sandbox.ready or state.termination is not None or state.finished:
+            return
+        for run in state.all_instances():
+            run.stale = True
+        state.sandbox = Step()
+        self.deps.save(self)
+        self.wake()
+
+    def end(self, termination: Termination) -> None:
+        """End the pod for a reason of the node's: it is short of something, or shuts down. An earlier end counts."""
+        if self.state.finished:
+            return
+        if self.state.termination is None:
+            self.stopper.begin(termination)
+        else:
+            self.state.termination.deadline = min(self.state.termination.deadline, termination.deadline)
         self.deps.save(self)
         self.wake()
 
@@ -130,13 +192,14 @@ class PodWorker:
                 self._wake.clear()
                 self._round()
                 await self._wake.wait()
-            await self.deps.operations.forget(self.pod)
+            await self.deps.operations.forget(self.pod, keep_logs=self._keep_logs)
         finally:
             self.cancel(lambda name: True)
             self._set_timer(None)
             for run in self.state.all_instances():
                 self.deps.probes.stop(run)
                 self.deps.owners.pop(run.id, None)
+            self.deps.probes.forget(self.uid)
 
     def status(self) -> PodStatus:
         """Return the pod's present status."""
@@ -193,6 +256,7 @@ class PodWorker:
         if not self.gone:
             await self.deps.status.delete(self.pod)
         self.settled = True
+        self.gone = self.gone or is_static(self.pod)
 
     def _decide(self) -> Decision:
         while True:
@@ -218,11 +282,28 @@ class PodWorker:
                 self.starter.start(name)
             case actions.StopContainer():
                 self.stopper.stop(action)
-            case actions.KillContainer(container_id):
-                self.stopper.kill(container_id)
+                return True
+            case actions.EndHook(container_id):
+                self.stopper.end_hook(container_id)
+                return True
+            case actions.SignalContainer(container_id):
+                self.stopper.signal(container_id)
+                return True
+            case actions.KillContainer():
+                self.stopper.kill(action)
+            case actions.RestartAll():
+                self.state.restart_all = True
+                self.deps.save(self)
+                return True
+            case actions.Reset():
+                self.stopper.reset()
+                return True
+            case actions.ResizePod():
+                self.resizer.begin()
             case actions.Finish():
                 self.state.finished = True
                 self.deps.save(self)
+                self.deps.room()
                 return True
             case actions.TearDown():
                 self.stopper.tear_down()
@@ -259,6 +340,9 @@ class PodWorker:
         status = self.status()
         if status == self._published:
             return
+        before = self.pod.status.phase if self._published is None else self._published.phase
+        if status.phase == phase.RUNNING and before in ("", phase.PENDING):
+            self.deps.started(self.deps.clock() - self.state.start_time)
         self._published = status
         # Nothing but "it is being made" can wait a moment: most pods run by then, and one write tells it all.
         lazy = status.phase == phase.PENDING and not self._waiting and self.state.termination is None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from nodewright_agent.proxy.model import Frontend, is_ipv6
@@ -115,6 +115,10 @@ class Conntrack:
     def forget_addresses(self, addresses: Set[bytes], *, ipv6: bool) -> int:
         """Delete the UDP flows that were first sent to one of these packed addresses; gives how many."""
         return self._delete(ipv6, [flow for flow in self.flows(ipv6=ipv6) if flow.frontend[:-3] in addresses])
+
+    def forget_where(self, gone: Callable[[Flow], bool], *, ipv6: bool) -> int:
+        """Delete the UDP flows of one family that `gone` tells; gives how many."""
+        return self._delete(ipv6, [flow for flow in self.flows(ipv6=ipv6) if gone(flow)])
 
     def _delete(self, ipv6: bool, flows: Iterable[Flow]) -> int:
         deleted, head = 0, struct.pack("=BBH", _AF[ipv6], 0, 0)

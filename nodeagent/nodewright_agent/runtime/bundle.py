@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import functools
+import glob
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from nodewright_agent.failpoints import failpoint
-from nodewright_agent.runtime import capabilities, mounts, oci, rootfs, users
+from nodewright_agent.runtime import apparmor, capabilities, idmap, mounts, oci, rootfs, users
 from nodewright_agent.runtime.errors import CreateContainerError
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.probe import RuntimeInfo
@@ -27,6 +30,7 @@ def prepare(spec: ContainerSpec, state: ContainerState, layout: Layout, info: Ru
     Raises CreateContainerError, or OSError (disk full...).
     """
     _check_capabilities(spec, info)
+    _check_app_armor(spec, info)
     bundle, record = layout.bundle(spec.id), layout.record(spec.id)
     for directory in (bundle, bundle / "persist", bundle / "rootfs", record / "upper", record / "work"):
         directory.mkdir(mode=0o700)
@@ -34,9 +38,16 @@ def prepare(spec: ContainerSpec, state: ContainerState, layout: Layout, info: Ru
     os.chmod(record / "upper", 0o755)
     failpoint("create.directories")
     target = str(bundle / "rootfs")
-    mounts.mount_overlay(target, [Path(layer) for layer in spec.lowers], str(record / "upper"), str(record / "work"))
+    lowers, upper, work = [Path(layer) for layer in spec.lowers], str(record / "upper"), str(record / "work")
+    if spec.user_ns is None:
+        mounts.mount_overlay(target, lowers, upper, work)
+    else:
+        _open_way(spec, layout)
+        idmap.mount_overlay(target, lowers, upper, work, spec.user_ns, bundle / "layers")
     failpoint("create.mounted")
     checked = _check_root(spec, state, target)
+    if spec.user_ns is not None:
+        checked = host.call(lambda: _shifted(checked, spec.user_ns or "", bundle / "mounts"))
     prepare_log(Path(spec.log_path))
     _write_config(bundle, oci.config(checked, host_facts(spec, state, layout, info, host)))
     failpoint("create.config")
@@ -55,8 +66,15 @@ def host_facts(
         capabilities=info.capabilities,
         oom_score_floor=info.oom_score_floor,
         swap=info.limits_swap,
+        masked_paths=thermal_paths(),
         devices=host.call(host_devices) if spec.privileged else (),
     )
+
+
+@functools.cache
+def thermal_paths() -> tuple[str, ...]:
+    """Each CPU's thermal throttling: tells containers of their neighbours (kubelet masks it since 1.34)."""
+    return tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")))
 
 
 def prepare_log(path: Path) -> None:
@@ -108,6 +126,48 @@ def _check_capabilities(spec: ContainerSpec, info: RuntimeInfo) -> None:
         raise CreateContainerError(f"this node cannot grant {', '.join(lacking)}: its agent runs without")
 
 
+def _open_way(spec: ContainerSpec, layout: Layout) -> None:
+    """The pod's root must get to its root file system by path, and no other user of the host: it is one in a group."""
+    assert spec.ids is not None
+    for directory in (layout.run, layout.bundles):
+        os.chmod(directory, 0o711)
+    bundle, upper = layout.bundle(spec.id), layout.record(spec.id) / "upper"
+    os.chown(bundle, 0, spec.ids.start)
+    os.chmod(bundle, 0o710)
+    os.chmod(bundle / "rootfs", 0o755)
+    os.chown(upper, spec.ids.start, spec.ids.start)
+
+
+def _shifted(spec: ContainerSpec, user_ns: str, directory: Path) -> ContainerSpec:
+    """The spec with every bind mount shown through the pod's user namespace, from below ``directory`` (made)."""
+    directory.mkdir(mode=0o700)
+
+    def shifted(source: str, name: str, options: Sequence[str]) -> str:
+        try:
+            idmap.bind(source, directory / name, user_ns, recursive="bind" not in options)
+        except OSError as error:
+            raise CreateContainerError(f"cannot mount {source} into a user namespace: {error}") from error
+        return str(directory / name)
+
+    moved = [
+        msgspec.structs.replace(mount, source=shifted(mount.source, str(index), mount.options))
+        if mount.type == "bind"
+        else mount
+        for index, mount in enumerate(spec.mounts)
+    ]
+    log = shifted(spec.termination_log, "end", ()) if spec.termination_log else ""
+    return msgspec.structs.replace(spec, mounts=moved, termination_log=log)
+
+
+def _check_app_armor(spec: ContainerSpec, info: RuntimeInfo) -> None:
+    if not spec.app_armor or spec.app_armor == apparmor.UNCONFINED:
+        return
+    if not info.app_armor:
+        raise CreateContainerError("apparmor is not enabled on the host")
+    if spec.app_armor not in apparmor.loaded():
+        raise CreateContainerError(f"apparmor profile not found {spec.app_armor}")
+
+
 def _check_root(spec: ContainerSpec, state: ContainerState, target: str) -> ContainerSpec:
     """Look at the mounted root; the spec with the mounts' destinations resolved inside the image."""
     fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -118,11 +178,21 @@ def _check_root(spec: ContainerSpec, state: ContainerState, target: str) -> Cont
         user = users.resolve(spec.user, users.read_bounded(fd, "etc/passwd"), users.read_bounded(fd, "etc/group"))
     finally:
         os.close(fd)
+    _check_ids(spec, user)
     state.uid, state.gid, state.additional_gids = user.uid, user.gid, list(user.additional_gids)
     if all(where[path] == path for path in where):
         return spec
     moved = [Mount(mount.source, where[mount.destination], mount.type, mount.options) for mount in spec.mounts]
     return msgspec.structs.replace(spec, mounts=moved)
+
+
+def _check_ids(spec: ContainerSpec, user: users.ResolvedUser) -> None:
+    if spec.ids is None:
+        return
+    for what, number in (("user", user.uid), *(("group", gid) for gid in (user.gid, *user.additional_gids))):
+        if number >= spec.ids.length:
+            last = spec.ids.length - 1
+            raise CreateContainerError(f"{what} {number} does not exist in the pod's user namespace (0 to {last})")
 
 
 def _write_config(bundle: Path, config: dict[str, Any]) -> None:

@@ -53,6 +53,24 @@ def weight(cpu_shares: int) -> int:
     return 1 + ((max(MIN_SHARES, min(MAX_SHARES, cpu_shares)) - 2) * 9999) // 262142
 
 
+def shares_of(cpu_weight: int) -> int:
+    """The shares of which ``weight`` makes this weight, or nearly (CpuWeightToCpuShares)."""
+    return MIN_SHARES + ((cpu_weight - 1) * 262142) // 9999
+
+
+def page_size(resource: str) -> str:
+    """The kernel's name of a page size (``2MB``) for a resource (``hugepages-2Mi``); empty for other resources."""
+    size = resource.removeprefix("hugepages-")
+    if size == resource or size[-2:] not in ("Ki", "Mi", "Gi") or not size[:-2].isdecimal():
+        return ""
+    # The kernel writes whole units of the largest that fits: 1Gi and 1024Mi are one page size.
+    number = int(size[:-2]) << {"Ki": 0, "Mi": 10, "Gi": 20}[size[-2:]]
+    for shift, unit in ((20, "GB"), (10, "MB")):
+        if number >= 1 << shift:
+            return f"{number >> shift}{unit}"
+    return f"{number}KB"
+
+
 def oom_score_adj(qos: QosClass, memory_request: int, memory_capacity: int, *, node_critical: bool = False) -> int:
     """oom_score_adj of a container (GetContainerOOMScoreAdjust).
 

@@ -21,8 +21,8 @@ from nodewright_agent.runtime.errors import RuntimeUnavailable
 class CgroupLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a cgroup may use; None leaves a value as it is.
 
-    ``cpu_shares`` 2..262144; ``cpu_quota`` in microseconds per ``cpu_period``; ``memory`` in bytes; ``pids`` a count.
-    -1: no limit.
+    ``cpu_shares`` 2..262144; ``cpu_quota`` in microseconds per ``cpu_period``; ``memory`` in bytes; ``pids`` a count;
+    ``hugepages`` bytes by page size as the kernel spells it (``2MB``). -1: no limit.
     """
 
     cpu_shares: int | None = None
@@ -30,6 +30,7 @@ class CgroupLimits(msgspec.Struct, frozen=True, kw_only=True):
     cpu_period: int | None = None
     memory: int | None = None
     pids: int | None = None
+    hugepages: dict[str, int] | None = None
 
 
 class CgroupStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,14 @@ class Cgroups(ABC):
     @abstractmethod
     def update(self, path: str, limits: CgroupLimits) -> None:
         """Write the limits that are not None. Raises OSError (EBUSY: memory limit below what is in use)."""
+
+    @abstractmethod
+    def limits(self, path: str) -> CgroupLimits:
+        """Read what the cgroup may use now, -1 for "no limit". Raises FileNotFoundError when it is gone."""
+
+    @abstractmethod
+    def hugepage_sizes(self, path: str) -> list[str]:
+        """The page sizes that an existing cgroup other than the root can limit; none without the controller."""
 
     @abstractmethod
     def stats(self, path: str) -> CgroupStats:
@@ -217,6 +226,12 @@ def read_number(path: Path) -> int | None:
 def read_table(path: Path) -> dict[str, int]:
     """A file of ``key number`` lines."""
     return {key: int(value) for key, _, value in (line.partition(" ") for line in path.read_text().splitlines())}
+
+
+def page_sizes(directory: Path, suffix: str) -> list[str]:
+    """The sizes of the files ``hugetlb.SIZE.SUFFIX`` in a cgroup; those of reservations (``.rsvd.``) do not count."""
+    found = (path.name.split(".") for path in directory.glob(f"hugetlb.*.{suffix}"))
+    return sorted(words[1] for words in found if len(words) == 3)
 
 
 def ancestors(path: str) -> list[str]:

@@ -11,6 +11,7 @@ from nodewright_agent.runtime.cgroups import (
     Cgroups,
     CgroupStats,
     ancestors,
+    page_sizes,
     read_number,
     read_table,
     write,
@@ -71,6 +72,27 @@ class CgroupsV1(Cgroups):
             self._set_memory(self._in("memory", path), limits.memory)
         if limits.pids is not None:
             write(self._in("pids", path) / "pids.max", "max" if limits.pids < 0 else str(limits.pids))
+        for size, amount in (limits.hugepages or {}).items():
+            write(self._in("hugetlb", path) / f"hugetlb.{size}.limit_in_bytes", str(amount))
+
+    def limits(self, path: str) -> CgroupLimits:
+        """See ``Cgroups.limits``."""
+        cpu = self._in("cpu", path)
+        memory = read_number(self._in("memory", path) / "memory.limit_in_bytes") or 0
+        pids = read_number(self._in("pids", path) / "pids.max")
+        return CgroupLimits(
+            cpu_shares=read_number(cpu / "cpu.shares"),
+            cpu_quota=read_number(cpu / "cpu.cfs_quota_us"),
+            cpu_period=read_number(cpu / "cpu.cfs_period_us"),
+            memory=-1 if memory >= _UNLIMITED else memory,
+            pids=-1 if pids is None else pids,
+        )
+
+    def hugepage_sizes(self, path: str) -> list[str]:
+        """See ``Cgroups.hugepage_sizes``."""
+        if "hugetlb" not in self.controllers:
+            return []
+        return page_sizes(self._in("hugetlb", path), "limit_in_bytes")
 
     def stats(self, path: str) -> CgroupStats:
         """See ``Cgroups.stats``."""

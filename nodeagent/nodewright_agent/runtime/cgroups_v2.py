@@ -6,12 +6,13 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from nodewright_agent.runtime.cgroup_math import weight
+from nodewright_agent.runtime.cgroup_math import shares_of, weight
 from nodewright_agent.runtime.cgroups import (
     CgroupLimits,
     Cgroups,
     CgroupStats,
     ancestors,
+    page_sizes,
     read_number,
     read_table,
     write,
@@ -62,6 +63,25 @@ class CgroupsV2(Cgroups):
             write(here / "memory.max", "max" if limits.memory < 0 else str(limits.memory))
         if limits.pids is not None:
             write(here / "pids.max", "max" if limits.pids < 0 else str(limits.pids))
+        for size, amount in (limits.hugepages or {}).items():
+            write(here / f"hugetlb.{size}.max", "max" if amount < 0 else str(amount))
+
+    def limits(self, path: str) -> CgroupLimits:
+        """See ``Cgroups.limits``; shares are those that a weight stands for, which is not exact."""
+        here = self._at(path)
+        quota, _, period = (here / "cpu.max").read_text().strip().partition(" ")
+        memory, pids = read_number(here / "memory.max"), read_number(here / "pids.max")
+        return CgroupLimits(
+            cpu_shares=shares_of(read_number(here / "cpu.weight") or 1),
+            cpu_quota=-1 if quota == "max" else int(quota),
+            cpu_period=int(period),
+            memory=-1 if memory is None else memory,
+            pids=-1 if pids is None else pids,
+        )
+
+    def hugepage_sizes(self, path: str) -> list[str]:
+        """See ``Cgroups.hugepage_sizes``."""
+        return page_sizes(self._at(path), "max")
 
     def stats(self, path: str) -> CgroupStats:
         """See ``Cgroups.stats``."""

@@ -28,22 +28,32 @@ def mount_overlay(target: str, lowers: Sequence[Path], upper: str, work: str) ->
     """
     if not lowers:
         raise OSError(errno.EINVAL, "overlay: the image has no layers", target)
+    _mount_overlay(target, lowers, [upper, work], 0)
+
+
+def mount_read_only_overlay(target: str, lowers: Sequence[Path]) -> None:
+    """Mount ``lowers`` (top first, at least two) on ``target`` for reading only: no programs, devices, set-id bits."""
+    flags = syscalls.MS_RDONLY | syscalls.MS_NOEXEC | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    _mount_overlay(target, lowers, [], flags)
+
+
+def _mount_overlay(target: str, lowers: Sequence[Path], writable: Sequence[str], flags: int) -> None:
+    """``writable``: upper and work directory, or nothing."""
     if len(lowers) > MAX_LOWERS:
         raise _too_many(lowers, target)
-    paths = [*map(str, lowers), upper, work]
-    options = _overlay_options(paths[:-2], upper, work)
+    paths = [*map(str, lowers), *writable]
+    options = _overlay_options(paths, len(lowers))
     if len(os.fsencode(options)) < PAGE - 1 and not any(_SPECIAL & set(path) for path in paths):
-        syscalls.mount("overlay", target, "overlay", 0, options)
+        syscalls.mount("overlay", target, "overlay", flags, options)
         return
     descriptors: list[int] = []
     try:
         for path in paths:
             descriptors.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        short = [f"/proc/self/fd/{fd}" for fd in descriptors]
-        options = _overlay_options(short[:-2], short[-2], short[-1])
+        options = _overlay_options([f"/proc/self/fd/{fd}" for fd in descriptors], len(lowers))
         if len(options) >= PAGE - 1:
             raise _too_many(lowers, target)
-        syscalls.mount("overlay", target, "overlay", 0, options)
+        syscalls.mount("overlay", target, "overlay", flags, options)
     finally:
         for fd in descriptors:
             os.close(fd)
@@ -53,8 +63,10 @@ def _too_many(lowers: Sequence[Path], target: str) -> TooManyLayers:
     return TooManyLayers(errno.E2BIG, f"overlay: {len(lowers)} layers are more than one mount takes", target)
 
 
-def _overlay_options(lowers: Sequence[str], upper: str, work: str) -> str:
-    return f"lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}"
+def _overlay_options(paths: Sequence[str], lowers: int) -> str:
+    """The first ``lowers`` of the paths are layers; then come, perhaps, upper and work directory."""
+    options = f"lowerdir={':'.join(paths[:lowers])}"
+    return options if len(paths) == lowers else f"{options},upperdir={paths[-2]},workdir={paths[-1]}"
 
 
 def bind(source: str, target: str) -> None:
@@ -73,6 +85,19 @@ def ensure_private(directory: str) -> None:
         bind(directory, directory)
     if not entries or entries[-1].propagation:
         syscalls.mount("", directory, "", syscalls.MS_PRIVATE)
+
+
+def ensure_shared(directory: str | Path) -> None:
+    """Have what is mounted below ``directory`` reach those who have bound it; it becomes a mount of its own if need be.
+
+    On hosts whose mounts are shared from the root on, as systemd makes them, nothing is to be done.
+    """
+    entry = mountinfo.containing(mountinfo.read(), directory)
+    if entry.peer_group is not None:
+        return
+    if entry.mount_point != str(directory):
+        bind(str(directory), str(directory))
+    syscalls.mount("", str(directory), "", syscalls.MS_SHARED)
 
 
 def unmount_below(directory: str | Path) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from nodewright_agent.runtime import capabilities as caps
-from nodewright_agent.runtime.spec import ContainerSpec, Mount, container_cgroup
+from nodewright_agent.runtime.spec import ContainerSpec, Device, Mount, container_cgroup
 
 OCI_VERSION = "1.0.2"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -47,6 +47,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Lowest oom_score_adj that the agent may set."""
     swap: bool = True
     """Whether swap can be limited."""
+    masked_paths: Sequence[str] = ()
+    """Of this host alone, to be masked beside ``MASKED_PATHS``."""
     devices: Sequence[dict[str, Any]] = ()
     """The host's device nodes; only read for privileged containers."""
 
@@ -82,6 +84,8 @@ def process(
         "capabilities": {"bounding": granted, "effective": granted, "permitted": granted},
         "noNewPrivileges": spec.no_new_privileges,
     }
+    if spec.app_armor:
+        result["apparmorProfile"] = spec.app_armor
     if argv is None:
         # Written always: where it is absent the process inherits whatever its monitor has.
         result["oomScoreAdj"] = max(spec.oom_score_adj, host.oom_score_floor)
@@ -145,6 +149,18 @@ def _mount(mount: Mount) -> dict[str, Any]:
     return {"destination": mount.destination, "type": mount.type, "source": mount.source, "options": options}
 
 
+def _device(device: Device) -> dict[str, Any]:
+    return {
+        "path": device.path,
+        "type": device.kind,
+        "major": device.major,
+        "minor": device.minor,
+        "fileMode": device.mode,
+        "uid": device.uid,
+        "gid": device.gid,
+    }
+
+
 def _linux(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
     result: dict[str, Any] = {
         "namespaces": _namespaces(spec, host.cgroup_version),
@@ -152,12 +168,19 @@ def _linux(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
         "resources": _resources(spec, host),
         "rootfsPropagation": _root_propagation(spec),
     }
+    if spec.ids is not None:
+        mapping = [{"containerID": 0, "hostID": spec.ids.start, "size": spec.ids.length}]
+        result["uidMappings"] = result["gidMappings"] = mapping
+    own = [_device(device) for device in spec.devices]
     if spec.privileged:
-        result["devices"] = list(host.devices)
+        taken = {device.path for device in spec.devices}
+        result["devices"] = [*(device for device in host.devices if device["path"] not in taken), *own]
         return result
+    if own:
+        result["devices"] = own
     if spec.seccomp is not None:
         result["seccomp"] = spec.seccomp
-    result["maskedPaths"] = list(MASKED_PATHS if spec.masked_paths is None else spec.masked_paths)
+    result["maskedPaths"] = [*MASKED_PATHS, *host.masked_paths] if spec.masked_paths is None else spec.masked_paths
     result["readonlyPaths"] = list(READ_ONLY_PATHS if spec.read_only_paths is None else spec.read_only_paths)
     return result
 
@@ -172,7 +195,8 @@ def _root_propagation(spec: ContainerSpec) -> str:
 
 def _namespaces(spec: ContainerSpec, cgroup_version: int) -> list[dict[str, str]]:
     found: list[dict[str, str]] = [{"type": "mount"}]
-    for kind, path in (("network", spec.netns), ("ipc", spec.ipc_ns), ("uts", spec.uts_ns)):
+    joined = (("user", spec.user_ns), ("network", spec.netns), ("ipc", spec.ipc_ns), ("uts", spec.uts_ns))
+    for kind, path in joined:
         if path is not None:
             found.append({"type": kind, "path": path})
     if spec.pid_ns is None:
@@ -187,7 +211,11 @@ def _namespaces(spec: ContainerSpec, cgroup_version: int) -> list[dict[str, str]
 
 def _resources(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
     limits = spec.resources
-    result: dict[str, Any] = {"devices": [{"allow": spec.privileged, "access": "rwm"}]}
+    allowed = [
+        {"allow": True, "type": one.kind, "major": one.major, "minor": one.minor, "access": one.access}
+        for one in spec.devices
+    ]
+    result: dict[str, Any] = {"devices": [{"allow": spec.privileged, "access": "rwm"}, *allowed]}
     cpu = {"shares": limits.cpu_shares, "quota": limits.cpu_quota, "period": limits.cpu_period}
     if given := {name: value for name, value in cpu.items() if value is not None}:
         result["cpu"] = given
@@ -198,7 +226,11 @@ def _resources(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
             result["memory"]["swap"] = limits.memory_limit
     if limits.pids_limit is not None:
         result["pids"] = {"limit": limits.pids_limit}
-    if host.cgroup_version == 2:
+    if limits.hugepages:
+        result["hugepageLimits"] = [
+            {"pageSize": size, "limit": limit} for size, limit in sorted(limits.hugepages.items())
+        ]
+    if host.cgroup_version == 2 and spec.oom_group:
         # Kubernetes since 1.28: a container dies of memory as a whole.
         result["unified"] = {"memory.oom.group": "1"}
     return result

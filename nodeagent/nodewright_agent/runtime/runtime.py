@@ -12,7 +12,18 @@ from pathlib import Path
 import msgspec
 
 from nodewright_agent.failpoints import failpoint
-from nodewright_agent.runtime import bundle, cgroups, cleanup, conmon, execution, processes, recovery, signals, watch
+from nodewright_agent.runtime import (
+    apparmor,
+    bundle,
+    cgroups,
+    cleanup,
+    conmon,
+    execution,
+    processes,
+    recovery,
+    signals,
+    watch,
+)
 from nodewright_agent.runtime.cgroups import CgroupLimits, Cgroups, CgroupStats
 from nodewright_agent.runtime.errors import (
     ContainerNotFound,
@@ -104,6 +115,12 @@ class Runtime:
         directories = {"run_dir": self.layout.run, "state_dir": self.layout.state}
         self.host.check(directories, directories)
         self._info = await self.probe()
+        if apparmor.enabled():
+            problem = await apparmor.load(self.host, self.layout.run)
+            told = (f"AppArmor: containers run without the default profile: {problem}",) if problem else ()
+            self._info = msgspec.structs.replace(
+                self._info, app_armor=True, app_armor_default=not problem, warnings=(*self._info.warnings, *told)
+            )
         for warning in self._info.warnings:
             logger.warning("%s", warning)
         self.cgroups.create(self.monitors_cgroup)
@@ -158,7 +175,8 @@ class Runtime:
         try:
             self.store.write_state(cid, record.state)
             failpoint("start.recorded")
-            await conmon.start(self.info.runc, self.layout.runc, cid, record.state.pid, self.host, timeout=self.timeout)
+            program = self._program(record)
+            await conmon.start(program, self.layout.runc, cid, record.state.pid, self.host, timeout=self.timeout)
         except BaseException as error:
             await self._wipe(cid)
             if isinstance(error, TimeoutError | OSError):
@@ -211,10 +229,16 @@ class Runtime:
         if not record.running:
             raise ContainerStateError(f"container {cid} is not running")
         request = execution.Request(argv=list(argv), env=list(env), timeout=timeout, max_output=max_output)
-        return await execution.execute(record, request, self.layout, self.info, self.host)
+        info = msgspec.structs.replace(self.info, runc=self._program(record))
+        return await execution.execute(record, request, self.layout, info, self.host)
 
     async def update(self, cid: str, resources: Resources) -> None:
-        """Change limits of a running container (in-place resize). Raises OSError as the kernel says."""
+        """Change the limits of a running container that are not None (in-place resize), and its record.
+
+        The OCI runtime has no part in it: its own state file only serves ``update``, which nobody calls; neither exec
+        nor kill nor delete writes limits. Raises OSError as the kernel says (EBUSY: more memory is in use).
+        """
+        record = self._record(cid)
         limits = CgroupLimits(
             cpu_shares=resources.cpu_shares,
             cpu_quota=resources.cpu_quota,
@@ -222,11 +246,37 @@ class Runtime:
             memory=resources.memory_limit,
             pids=resources.pids_limit,
         )
-        self.cgroups.update(self._record(cid).cgroup, limits)
+        await asyncio.to_thread(self.cgroups.update, record.cgroup, limits)
+        failpoint("update.written")
+        given = {name: value for name, value in msgspec.structs.asdict(resources).items() if value or value == 0}
+        self.annotate(cid, resources=msgspec.structs.replace(record.spec.resources, **given))
+
+    def annotate(
+        self, cid: str, *, resources: Resources | None = None, labels: dict[str, str] | None = None
+    ) -> ContainerRecord:
+        """Change what a container's record says of its resources, and labels; what is not given stays."""
+        record = self._record(cid)
+        merged = {**record.spec.labels, **(labels or {})}
+        record.spec = msgspec.structs.replace(record.spec, resources=resources or record.spec.resources, labels=merged)
+        self.store.rewrite_spec(record.spec)
+        return record
+
+    def find(self, cid: str) -> ContainerRecord | None:
+        """A container; None when there is none."""
+        return self._records.get(cid)
 
     def stats(self, cid: str) -> CgroupStats:
         """Counters of a container; also after its end until it is deleted."""
         return self.cgroups.stats(self._record(cid).cgroup)
+
+    def of_pod(self, pod_uid: str) -> Sequence[ContainerRecord]:
+        """The containers of one pod."""
+        return [record for record in self._records.values() if record.spec.pod_uid == pod_uid]
+
+    def alive(self, cid: str) -> bool:
+        """Whether a container runs, asked of the kernel: its end may not have been told yet."""
+        record = self._records.get(cid)
+        return record is not None and record.running and processes.in_cgroup(record.state.pid, record.cgroup)
 
     async def list(self) -> list[ContainerRecord]:
         """Every container that exists, oldest first: created, running, ended and not yet deleted."""
@@ -269,7 +319,7 @@ class Runtime:
             self.cgroups.create(spec.cgroup_parent)
         command = conmon.MonitorCommand(
             conmon=info.conmon,
-            runc=info.runc,
+            runc=self._program(record),
             cid=spec.id,
             bundle=str(layout.bundle(spec.id)),
             runc_root=str(layout.runc),
@@ -293,6 +343,10 @@ class Runtime:
         state.created_at = time.time()
         self.store.write_state(spec.id, state)
         failpoint("create.done")
+
+    def _program(self, record: ContainerRecord) -> str:
+        """The OCI runtime of a container: its runtime class's, else the node's."""
+        return record.spec.runtime or self.info.runc
 
     def _place(self, pid: int) -> None:
         """Take a new monitor away from the agent: it is to outlive it, also where the agent is in a container."""

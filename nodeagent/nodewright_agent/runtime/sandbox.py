@@ -20,8 +20,9 @@ from pathlib import Path
 import msgspec
 
 from nodewright_agent.failpoints import failpoint
-from nodewright_agent.runtime import mounts, syscalls, sysctls
+from nodewright_agent.runtime import mounts, syscalls, sysctls, userns
 from nodewright_agent.runtime.errors import SandboxError
+from nodewright_agent.runtime.spec import IdRange
 from nodewright_agent.runtime.store import remove_tree
 
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -37,6 +38,8 @@ class SandboxPaths(msgspec.Struct, frozen=True, kw_only=True):
     uts: str
     shm: str
     """Directory to bind at /dev/shm of every container."""
+    user: str | None = None
+    """The user namespace that owns the others; None: the host's."""
 
 
 class Sandboxes:
@@ -64,8 +67,11 @@ class Sandboxes:
         network: bool = True,
         ipc: bool = True,
         shm_size: int = SHM_SIZE,
+        ids: IdRange | None = None,
     ) -> SandboxPaths:
         """Make (or find complete) the pod's namespaces; ``network=False``/``ipc=False``: use the host's.
+
+        ``ids``: in a user namespace that maps these.
 
         ``lo`` is up when this returns. Raises SandboxError; nothing is left then. A half-made one is made anew.
         """
@@ -77,13 +83,15 @@ class Sandboxes:
         failpoint("sandbox.before")
         values = {**(sysctls.DEFAULTS if network else {}), **(sysctl or {})}
         wanted = [*(["net"] if network else []), *(["ipc"] if ipc else []), "uts"]
+        if ids is not None:
+            wanted.append("user")
         try:
             self._check_sysctls(values, wanted)
             directory.mkdir(mode=0o700)
             (directory / "shm").mkdir()
             for name in wanted:
                 (directory / name).touch(mode=0o600)
-            await _in_thread(lambda: _pin(directory, wanted, hostname, values))
+            await _in_thread(lambda: _make(directory, wanted, hostname, values, ids))
             failpoint("sandbox.pinned")
             data = f"mode=1777,size={shm_size}"
             syscalls.mount(
@@ -96,6 +104,9 @@ class Sandboxes:
             failpoint("sandbox.shm")
             # The mark of completeness, last.
             (directory / "complete").touch(mode=0o600)
+        except SandboxError:
+            self._remove(directory)
+            raise
         except (OSError, ValueError) as error:
             self._remove(directory)
             raise SandboxError(f"failed to create the pod's namespaces: {error}") from error
@@ -109,8 +120,34 @@ class Sandboxes:
         paths = _paths(directory)
         # The namespace files live on nsfs; the files that they cover do not.
         here = os.stat(directory).st_dev
-        pinned = all(os.stat(path).st_dev != here for path in (paths.net, paths.ipc, paths.uts, paths.shm) if path)
+        wanted = (paths.net, paths.ipc, paths.uts, paths.user, paths.shm)
+        pinned = all(os.stat(path).st_dev != here for path in wanted if path)
         return paths if pinned else None
+
+    def pin_processes(self, pod_uid: str, name: str, pid: int, alive: Callable[[], bool]) -> str:
+        """Keep the pid namespace of process ``pid``, and give the path by which containers join it.
+
+        A number of a process may be another's tomorrow; what is pinned is asked for ``alive`` afterwards, and cannot
+        change then. A namespace whose first process has ended stays, but cannot be joined. Replaces what had the name.
+        Raises SandboxError.
+        """
+        path = self._directory(pod_uid) / f"pid-{name}"
+        try:
+            while mounts.unmount(str(path)):
+                pass
+            path.touch(mode=0o600)
+            mounts.bind(f"/proc/{pid}/ns/pid", str(path))
+        except OSError as error:
+            raise SandboxError(f"cannot share the processes of {name}: {error}") from error
+        if not alive():
+            mounts.unmount(str(path))
+            raise SandboxError(f"cannot share the processes of {name}: it has ended")
+        return str(path)
+
+    def processes(self, pod_uid: str, name: str) -> str | None:
+        """The path of a pid namespace that was pinned under ``name``; None: there is none."""
+        path = self._directory(pod_uid) / f"pid-{name}"
+        return str(path) if path.exists() and os.stat(path).st_dev != os.stat(path.parent).st_dev else None
 
     async def remove(self, pod_uid: str) -> None:
         """Unpin and delete; idempotent. The kernel ends the namespaces when their last process has."""
@@ -148,7 +185,7 @@ class Sandboxes:
         # The mark goes first: what is half removed is not to be found complete.
         (directory / "complete").unlink(missing_ok=True)
         failpoint("sandbox.remove")
-        for name in ("shm", "net", "ipc", "uts"):
+        for name in os.listdir(directory):
             path = directory / name
             # A kill between two tries can leave two mounts on one point.
             while mounts.unmount(str(path)):
@@ -164,21 +201,49 @@ def _paths(directory: Path) -> SandboxPaths:
     def path(name: str) -> str | None:
         return str(directory / name) if (directory / name).exists() else None
 
-    return SandboxPaths(net=path("net"), ipc=path("ipc"), uts=str(directory / "uts"), shm=str(directory / "shm"))
+    uts, shm = str(directory / "uts"), str(directory / "shm")
+    return SandboxPaths(net=path("net"), ipc=path("ipc"), uts=uts, shm=shm, user=path("user"))
 
 
-def _pin(directory: Path, wanted: list[str], hostname: str, values: Mapping[str, str]) -> None:
-    flags = {"net": syscalls.CLONE_NEWNET, "ipc": syscalls.CLONE_NEWIPC, "uts": syscalls.CLONE_NEWUTS}
-    syscalls.unshare(sum(flags[name] for name in wanted))
+_FLAGS = {"net": syscalls.CLONE_NEWNET, "ipc": syscalls.CLONE_NEWIPC, "uts": syscalls.CLONE_NEWUTS}
+
+
+def _make(directory: Path, wanted: list[str], hostname: str, values: Mapping[str, str], ids: IdRange | None) -> None:
+    """Make and pin the namespaces; in a thread that ends with it."""
+    kinds = [name for name in wanted if name in _FLAGS]
+    if ids is None:
+        syscalls.unshare(sum(_FLAGS[name] for name in kinds))
+        _set_up(kinds, hostname, values)
+        _pin(directory, wanted, f"/proc/self/task/{threading.get_native_id()}/ns")
+        return
+    with userns.new_namespaces(ids, kinds) as pid:
+        _pin(directory, wanted, f"/proc/{pid}/ns")
+    for name in kinds:
+        fd = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(fd, _FLAGS[name])
+        finally:
+            os.close(fd)
+    # As root of the host, who may do everything in the namespaces of others too, but for the sysctls of IPC.
+    shared = {name: value for name, value in values.items() if sysctls.namespace_of(name) == "ipc"}
+    _set_up(kinds, hostname, {name: value for name, value in values.items() if name not in shared})
+    for name, value in shared.items():
+        path = f"/proc/sys/{sysctls.file_of(name)}"
+        userns.write_as_root(str(directory / "user"), str(directory / "ipc"), path, value)
+
+
+def _pin(directory: Path, wanted: list[str], source: str) -> None:
+    for name in wanted:
+        mounts.bind(f"{source}/{name}", str(directory / name))
+
+
+def _set_up(kinds: Sequence[str], hostname: str, values: Mapping[str, str]) -> None:
     syscalls.sethostname(hostname)
-    if "net" in wanted:
+    if "net" in kinds:
         _loopback_up()
     for name, value in values.items():
         # /proc/sys shows the reading thread's own namespaces.
         Path("/proc/sys", sysctls.file_of(name)).write_text(value)
-    task = f"/proc/self/task/{threading.get_native_id()}/ns"
-    for name in wanted:
-        mounts.bind(f"{task}/{name}", str(directory / name))
 
 
 def _loopback_up() -> None:

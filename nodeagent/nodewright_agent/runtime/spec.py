@@ -22,14 +22,31 @@ class Mount(msgspec.Struct, frozen=True, omit_defaults=True):
     options: list[str] = []
 
 
+class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A device node in the container: a block device unless ``kind`` is ``c``; what the cgroup allows of rwm."""
+
+    path: str
+    major: int
+    minor: int
+    kind: str = "b"
+    mode: int = 0o660
+    uid: int = 0
+    gid: int = 0
+    access: str = "rwm"
+
+
 class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Limits of one container: shares, microseconds, bytes, processes. None: not set."""
+    """Limits of one container: shares, microseconds, bytes, processes. None: not set; a quota of -1: no limit.
+
+    ``hugepages``: bytes by page size as the kernel spells it (``2MB``).
+    """
 
     cpu_shares: int | None = None
     cpu_quota: int | None = None
     cpu_period: int | None = None
     memory_limit: int | None = None
     pids_limit: int | None = None
+    hugepages: dict[str, int] = {}
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -45,6 +62,13 @@ class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     additional_gids: list[int] = []
     image_user: str = ""
     merge_groups: bool = True
+
+
+class IdRange(msgspec.Struct, frozen=True):
+    """The users and groups of a pod's user namespace: its 0 is the host's ``start``, and so on for ``length`` ids."""
+
+    start: int
+    length: int
 
 
 class ContainerSpec(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -72,10 +96,20 @@ class ContainerSpec(msgspec.Struct, kw_only=True, omit_defaults=True):
     uts_ns: str | None = None
     pid_ns: str | None = None
     """Path; ``host``; None: a pid namespace of its own."""
+    user_ns: str | None = None
+    """Path of the pod's user namespace; None: the host's. The other namespaces must be owned by it."""
+    ids: IdRange | None = None
+    """What ``user_ns`` maps."""
 
     mounts: list[Mount] = []
+    devices: list[Device] = []
     resources: Resources = Resources()
+    """What its cgroup has now: ``Runtime.update`` changes the record with the cgroup."""
     oom_score_adj: int = 0
+    oom_group: bool = True
+    """cgroup v2: a container that is out of memory dies as a whole (singleProcessOOMKill false)."""
+    runtime: str = ""
+    """The OCI runtime's program; empty: the node's own."""
     capabilities: list[str] | None = None
     """Complete list (``CAP_...``); None: the default set."""
     privileged: bool = False
@@ -83,6 +117,8 @@ class ContainerSpec(msgspec.Struct, kw_only=True, omit_defaults=True):
     no_new_privileges: bool = False
     seccomp: dict[str, Any] | None = None
     """An OCI seccomp object; None: unconfined. ``seccomp.default_profile`` makes the runtime's default."""
+    app_armor: str = ""
+    """Name of the profile; empty: none is set."""
     masked_paths: list[str] | None = None
     """None: the defaults."""
     read_only_paths: list[str] | None = None
@@ -199,6 +235,8 @@ def problems(spec: ContainerSpec) -> list[str]:
     if not spec.cwd.startswith("/"):
         found.append(f"working directory {spec.cwd!r} is not an absolute path")
     found.extend(_mount_problems(spec.mounts))
+    if (spec.user_ns is None) != (spec.ids is None):
+        found.append("user_ns and ids: give both or none")
     for field, value in (("uid", spec.user.uid), ("gid", spec.user.gid)):
         if value is not None and not 0 <= value <= MAX_ID:
             found.append(f"user.{field} {value}: expected 0 to {MAX_ID}")

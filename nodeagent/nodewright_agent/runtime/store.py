@@ -82,6 +82,10 @@ class Store:
         directory.mkdir(mode=0o700)
         self._write(directory / "spec.json", spec)
 
+    def rewrite_spec(self, spec: ContainerSpec) -> None:
+        """Replace the spec of an existing record."""
+        self._write(self.layout.record(spec.id) / "spec.json", spec)
+
     def write_state(self, cid: str, state: ContainerState) -> None:
         """Replace the state."""
         self._write(self.layout.record(cid) / "state.json", state)

@@ -29,6 +29,10 @@ IN_Q_OVERFLOW, IN_ONLYDIR = 0x4000, 0x01000000
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 _SYS_OPENAT2 = 437
 
+AT_FDCWD, AT_RECURSIVE, OPEN_TREE_CLONE = -100, 0x8000, 1
+_AT_EMPTY_PATH, _MOVE_MOUNT_F_EMPTY_PATH, _MOUNT_ATTR_IDMAP = 0x1000, 4, 0x100000
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
+
 _INOTIFY_EVENT = struct.Struct("iIII")
 
 
@@ -108,3 +112,47 @@ def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> 
         ctypes.c_size_t(len(how)),
     )
     return _check(int(result), "openat2", path)
+
+
+def open_tree(path: str, flags: int) -> int:
+    """open_tree(2) (Linux 5.2): a descriptor of a mount, with OPEN_TREE_CLONE of a copy that nobody else sees."""
+    number = ctypes.c_long(_SYS_OPEN_TREE)
+    result = _libc.syscall(number, ctypes.c_int(AT_FDCWD), os.fsencode(path), ctypes.c_uint(flags | os.O_CLOEXEC))
+    return _check(int(result), "open_tree", path)
+
+
+def move_mount(fd: int, target: str) -> None:
+    """move_mount(2) (Linux 5.2): attach the mount that ``fd`` is open on at ``target``, a link not being followed."""
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MOVE_MOUNT),
+        ctypes.c_int(fd),
+        b"",
+        ctypes.c_int(AT_FDCWD),
+        os.fsencode(target),
+        ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
+    )
+    _check(int(result), "move_mount", target)
+
+
+def has_mount_setattr() -> bool:
+    """Whether the kernel has mount_setattr(2) (Linux 5.12) and lets us call it; nothing is changed."""
+    number = ctypes.c_long(_SYS_MOUNT_SETATTR)
+    nothing = struct.pack("QQQQ", 0, 0, 0, 0)
+    result = _libc.syscall(
+        number, ctypes.c_int(AT_FDCWD), b"/", ctypes.c_uint(0), nothing, ctypes.c_size_t(len(nothing))
+    )
+    return result == 0 or ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM)
+
+
+def set_idmap(fd: int, user_namespace: int) -> None:
+    """mount_setattr(2) (Linux 5.12): have a detached mount show its ids as the user namespace maps them."""
+    attributes = struct.pack("QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MOUNT_SETATTR),
+        ctypes.c_int(fd),
+        b"",
+        ctypes.c_uint(_AT_EMPTY_PATH),
+        attributes,
+        ctypes.c_size_t(len(attributes)),
+    )
+    _check(int(result), "mount_setattr(MOUNT_ATTR_IDMAP)")

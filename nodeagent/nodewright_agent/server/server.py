@@ -15,7 +15,7 @@ from aiohttp import web
 
 from nodewright.kube.errors import ApiError, ConfigError
 from nodewright.kube.objects import Pod
-from nodewright_agent.server import stats
+from nodewright_agent.server import cadvisor, stats
 from nodewright_agent.server.authn import Authenticator
 from nodewright_agent.server.authz import Authorizer, subresources, verb
 from nodewright_agent.server.logs import LogsHandler
@@ -33,7 +33,7 @@ _LATER = ("/exec/", "/attach/", "/portForward/", "/run/")
 
 
 class KubeletServer:
-    """Serves /healthz /pods /runningpods/ /configz /metrics /metrics/resource /stats/summary and /containerLogs.
+    """Serves /healthz /pods /runningpods/ /configz /metrics (resource, cadvisor, probes) /stats/summary /containerLogs.
 
     Every request needs a client certificate of the cluster's authority, or a bearer token; what it may see is asked
     of the API server. When that can't be asked, the answer is no.
@@ -48,16 +48,24 @@ class KubeletServer:
         authenticator: Authenticator,
         authorizer: Authorizer,
         stats: StatsSource | None = None,
+        counters: Callable[[], str] | None = None,
+        probes: Callable[[], str] | None = None,
+        machine: tuple[int, int] = (0, 0),
         address: str = "0.0.0.0",
         port: int = 10250,
     ) -> None:
-        """Take the parts; nothing listens before `start()`. Port 0 takes any free one (see `port`)."""
+        """Take the parts; nothing listens before `start()`. Port 0 takes any free one (see `port`).
+
+        `counters` writes what the agent adds to /metrics, `probes` writes /metrics/probes;
+        `machine` are the host's processors and bytes of memory.
+        """
         self._pods = pods
         self._node = node_name
         self._tls = tls
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._stats = stats
+        self._counters, self._probes, self._machine = counters, probes, machine
         self._address = address
         self.port = port
         self._logs = LogsHandler(pods)
@@ -112,6 +120,8 @@ class KubeletServer:
             ("/configz", self._configz),
             ("/metrics", self._metrics),
             ("/metrics/resource", self._resource_metrics),
+            ("/metrics/cadvisor", self._cadvisor),
+            ("/metrics/probes", self._probe_metrics),
             ("/stats/summary", self._summary),
             ("/containerLogs/{namespace}/{pod}/{container}", self._logs.handle),
         ]
@@ -158,24 +168,31 @@ class KubeletServer:
         return _json({"kubeletconfig": dict(self._pods.config())})
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(
-            body=prometheus_client.generate_latest(), headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST}
-        )
+        own = self._counters().encode() if self._counters is not None else b""
+        body = prometheus_client.generate_latest() + own
+        return web.Response(body=body, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
 
     async def _resource_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text=stats.resource_metrics(await self._usage()))
+        return web.Response(text=stats.resource_metrics(await self._usage(whole=False)))
 
-    async def _summary(self, _: web.Request) -> web.Response:
+    async def _cadvisor(self, _: web.Request) -> web.Response:
+        return web.Response(text=cadvisor.metrics(await self._usage(), *self._machine))
+
+    async def _probe_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=self._probes() if self._probes is not None else "")
+
+    async def _summary(self, request: web.Request) -> web.Response:
+        brief = request.query.get("only_cpu_and_memory") in ("true", "1")
         usage = await self._usage()
         if usage is None:
             return web.Response(status=503, text="usage can't be read on this node\n")
-        return _json(stats.summary(self._node, usage))
+        return _json(stats.summary(self._node, usage, only_cpu_and_memory=brief))
 
-    async def _usage(self) -> NodeUsage | None:
+    async def _usage(self, *, whole: bool = True) -> NodeUsage | None:
         if self._stats is None:
             return None
         try:
-            return await self._stats.usage()
+            return await (self._stats.usage() if whole else self._stats.cgroups())
         except OSError as error:
             logger.warning("usage can't be read: %s", error)
             return None

@@ -2,54 +2,184 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from nodewright.kube import times
-from nodewright_agent.server.view import NodeUsage, Usage
+from nodewright_agent.server.exposition import family, labels, seconds
+from nodewright_agent.usage.model import (
+    ContainerUsage,
+    FsUsage,
+    Interface,
+    NodeUsage,
+    PodUsage,
+    Pressure,
+    Stall,
+    Usage,
+)
+
+_MAIN_INTERFACE = "eth0"
+"""Whose counters upstream shows besides the list of all."""
 
 
-def _time(seconds: float) -> str:
-    return times.format_rfc3339(datetime.fromtimestamp(seconds, UTC))
+def _time(at: float) -> str:
+    return times.format_rfc3339(datetime.fromtimestamp(at, UTC))
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _usage(usage: Usage, time: float) -> dict[str, Any]:
     stats: dict[str, Any] = {}
     if usage.started_at is not None:
         stats["startTime"] = _time(usage.started_at)
-    if usage.cpu_nanoseconds is not None:
-        stats["cpu"] = {"time": _time(time), "usageCoreNanoSeconds": usage.cpu_nanoseconds}
+    cpu = {"usageNanoCores": usage.cpu_nanocores, "usageCoreNanoSeconds": usage.cpu_nanoseconds}
     memory = {
+        "availableBytes": usage.memory_available_bytes,
         "usageBytes": usage.memory_usage_bytes,
         "workingSetBytes": usage.memory_working_set_bytes,
         "rssBytes": usage.memory_rss_bytes,
+        "pageFaults": usage.page_faults,
+        "majorPageFaults": usage.major_page_faults,
     }
-    if known := {name: value for name, value in memory.items() if value is not None}:
-        stats["memory"] = {"time": _time(time), **known}
+    swap = {"swapAvailableBytes": usage.swap_available_bytes, "swapUsageBytes": usage.swap_usage_bytes}
+    for name, values, pressure in (
+        ("cpu", cpu, usage.cpu_pressure),
+        ("memory", memory, usage.memory_pressure),
+        ("io", {}, usage.io_pressure),
+        ("swap", swap, None),
+    ):
+        known = _known(values) | ({"psi": _psi(pressure)} if pressure is not None else {})
+        if known:
+            stats[name] = {"time": _time(time), **known}
     return stats
 
 
-def summary(node_name: str, usage: NodeUsage) -> dict[str, Any]:
-    """Build a Summary (stats/v1alpha1); what is not measured is left out."""
-    pods = []
-    for pod in usage.pods:
-        reference = {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}
-        containers = [{"name": each.name, **_usage(each.usage, usage.time)} for each in pod.containers]
-        pods.append({"podRef": reference, **_usage(pod.usage, usage.time), "containers": containers})
-    return {"node": {"nodeName": node_name, **_usage(usage.usage, usage.time)}, "pods": pods}
+def _psi(pressure: Pressure) -> dict[str, Any]:
+    def stall(one: Stall) -> dict[str, Any]:
+        return {"total": one.total, "avg10": one.avg10, "avg60": one.avg60, "avg300": one.avg300}
+
+    return {"full": stall(pressure.full), "some": stall(pressure.some)}
 
 
+def _fs(fs: FsUsage) -> dict[str, Any]:
+    return _known(
+        {
+            "time": _time(fs.time),
+            "availableBytes": fs.available,
+            "capacityBytes": fs.capacity,
+            "usedBytes": fs.used,
+            "inodesFree": fs.inodes_free,
+            "inodes": fs.inodes,
+            "inodesUsed": fs.inodes_used,
+        }
+    )
+
+
+def _network(interfaces: Iterable[Interface], time: float) -> dict[str, Any]:
+    every = [
+        {
+            "name": one.name,
+            "rxBytes": one.rx_bytes,
+            "rxErrors": one.rx_errors,
+            "txBytes": one.tx_bytes,
+            "txErrors": one.tx_errors,
+        }
+        for one in interfaces
+    ]
+    main: dict[str, Any] = next((one for one in every if one["name"] == _MAIN_INTERFACE), {"name": ""})
+    return {"time": _time(time), **main, "interfaces": every}
+
+
+def _container(one: ContainerUsage, time: float) -> dict[str, Any]:
+    stats = {"name": one.name, **_usage(one.usage, time)}
+    for name, fs in (("rootfs", one.rootfs), ("logs", one.logs)):
+        if fs is not None:
+            stats[name] = _fs(fs)
+    return stats
+
+
+def _pod(pod: PodUsage, time: float) -> dict[str, Any]:
+    stats: dict[str, Any] = {
+        "podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+        **_usage(pod.usage, time),
+        "containers": [_container(each, time) for each in pod.containers],
+    }
+    if pod.network is not None:
+        stats["network"] = _network(pod.network, time)
+    if pod.volumes:
+        stats["volume"] = []
+        for volume in pod.volumes:
+            claim = {"pvcRef": {"name": volume.claim, "namespace": pod.namespace}} if volume.claim else {}
+            stats["volume"].append({**_fs(volume.fs), "name": volume.name, **claim})
+    if pod.ephemeral is not None:
+        stats["ephemeral-storage"] = _fs(pod.ephemeral)
+    if pod.usage.processes is not None:
+        stats["process_stats"] = {"process_count": pod.usage.processes}
+    return stats
+
+
+def summary(node_name: str, usage: NodeUsage, *, only_cpu_and_memory: bool = False) -> dict[str, Any]:
+    """Build a Summary (stats/v1alpha1); what is not measured is left out.
+
+    ``only_cpu_and_memory``: what upstream answers to that query parameter.
+    """
+    node: dict[str, Any] = {"nodeName": node_name, **_usage(usage.usage, usage.time)}
+    if usage.system:
+        node["systemContainers"] = [{"name": one.name, **_usage(one.usage, usage.time)} for one in usage.system]
+    if only_cpu_and_memory:
+        return {"node": _brief(node), "pods": [_brief(_pod(pod, usage.time)) for pod in usage.pods]}
+    if usage.network is not None:
+        node["network"] = _network(usage.network, usage.time)
+    if usage.fs is not None:
+        node["fs"] = _fs(usage.fs)
+    runtime = {
+        name: _fs(fs)
+        for name, fs in (("imageFs", usage.image_fs), ("containerFs", usage.container_fs))
+        if fs is not None
+    }
+    if runtime:
+        node["runtime"] = runtime
+    if usage.processes is not None:
+        node["rlimit"] = {
+            "time": _time(usage.time),
+            "maxpid": usage.processes.limit,
+            "curproc": usage.processes.running,
+        }
+    return {"node": node, "pods": [_pod(pod, usage.time) for pod in usage.pods]}
+
+
+_BRIEF = ("nodeName", "podRef", "name", "startTime", "cpu", "memory")
+
+
+def _brief(stats: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in stats.items() if name in _BRIEF}
+    for name in ("systemContainers", "containers"):
+        if name in stats:
+            kept[name] = [_brief(one) for one in stats[name]]
+    return kept
+
+
+_SCOPES = ("node", "pod", "container")
 _RESOURCE_METRICS = (
-    # name, help, kind, scopes in which it exists
-    ("cpu_usage_seconds_total", "Cumulative cpu time consumed by the {0} in core-seconds", "counter"),
-    ("memory_working_set_bytes", "Current working set of the {0} in bytes", "gauge"),
-)
+    # name, help, kind, where it exists
+    ("cpu_usage_seconds_total", "[STABLE] Cumulative cpu time consumed by the {0} in core-seconds", "counter", _SCOPES),
+    ("memory_working_set_bytes", "[STABLE] Current working set of the {0} in bytes", "gauge", _SCOPES),
+    ("swap_usage_bytes", "[ALPHA] Current swap usage of the {0} in bytes. Reported only on non-windows systems",
+     "gauge", _SCOPES),
+    ("start_time_seconds", "[STABLE] Start time of the container since unix epoch in seconds", "gauge", ("container",)),
+)  # fmt: skip
 
 
 def _value(metric: str, usage: Usage) -> str | None:
     if metric == "cpu_usage_seconds_total":
-        return None if usage.cpu_nanoseconds is None else f"{usage.cpu_nanoseconds / 1e9:.9f}"
-    return None if usage.memory_working_set_bytes is None else str(usage.memory_working_set_bytes)
+        return None if usage.cpu_nanoseconds is None else seconds(usage.cpu_nanoseconds)
+    if metric == "start_time_seconds":
+        return None if usage.started_at is None else f"{usage.started_at:.3f}"
+    number = usage.swap_usage_bytes if metric == "swap_usage_bytes" else usage.memory_working_set_bytes
+    return None if number is None else str(number)
 
 
 def resource_metrics(usage: NodeUsage | None) -> str:
@@ -59,30 +189,18 @@ def resource_metrics(usage: NodeUsage | None) -> str:
         stamp = int(usage.time * 1000)
         samples: dict[str, list[tuple[str, Usage]]] = {"node": [("", usage.usage)], "pod": [], "container": []}
         for pod in usage.pods:
-            where = f'namespace="{_escape(pod.namespace)}",pod="{_escape(pod.name)}"'
-            samples["pod"].append((f"{{{where}}}", pod.usage))
+            where = {"namespace": pod.namespace, "pod": pod.name}
+            samples["pod"].append((labels(where), pod.usage))
             for each in pod.containers:
-                samples["container"].append((f'{{container="{_escape(each.name)}",{where}}}', each.usage))
+                samples["container"].append((labels({"container": each.name, **where}), each.usage))
         for scope, entries in samples.items():
-            for metric, text, kind in _RESOURCE_METRICS:
-                values = [(labels, value) for labels, u in entries if (value := _value(metric, u)) is not None]
-                lines += _family(f"{scope}_{metric}", text.format(scope), kind, values, stamp)
-        started = [(labels, f"{u.started_at:.3f}") for labels, u in samples["container"] if u.started_at is not None]
-        about = "Start time of the container since unix epoch in seconds"
-        lines += _family("container_start_time_seconds", about, "gauge", started, None)
+            for metric, text, kind, scopes in _RESOURCE_METRICS:
+                if scope not in scopes:
+                    continue
+                values = [(where, value) for where, u in entries if (value := _value(metric, u)) is not None]
+                at = None if metric == "start_time_seconds" else stamp
+                lines += family(f"{scope}_{metric}", text.format(scope), kind, values, at)
     failed = [("", "0" if usage is not None else "1")]
-    about = "1 if there was an error while getting container metrics, 0 otherwise"
-    lines += _family("resource_scrape_error", about, "gauge", failed, None)
+    about = "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise"
+    lines += family("resource_scrape_error", about, "gauge", failed)
     return "\n".join(lines) + "\n"
-
-
-def _family(name: str, about: str, kind: str, values: list[tuple[str, str]], stamp: int | None) -> list[str]:
-    if not values:
-        return []
-    tail = "" if stamp is None else f" {stamp}"
-    head = [f"# HELP {name} [STABLE] {about}", f"# TYPE {name} {kind}"]
-    return head + [f"{name}{labels} {value}{tail}" for labels, value in values]
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

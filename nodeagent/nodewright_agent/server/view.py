@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
 from nodewright.kube.objects import Pod
+from nodewright_agent.usage.model import ContainerUsage, NodeUsage, PodUsage, Usage
 
 
 class PodsView(Protocol):
@@ -44,44 +43,16 @@ class PodsView(Protocol):
         ...
 
 
-class Usage(msgspec.Struct):
-    """What a cgroup has used; None where the kernel does not tell."""
-
-    cpu_nanoseconds: int | None = None  # since the cgroup was made
-    memory_working_set_bytes: int | None = None  # usage without inactive file pages, as upstream defines it
-    memory_usage_bytes: int | None = None
-    memory_rss_bytes: int | None = None
-    started_at: float | None = None  # seconds since the epoch
-
-
-class ContainerUsage(msgspec.Struct):
-    """Usage of one container."""
-
-    name: str
-    usage: Usage
-
-
-class PodUsage(msgspec.Struct):
-    """Usage of one pod and its containers."""
-
-    namespace: str
-    name: str
-    uid: str
-    usage: Usage
-    containers: list[ContainerUsage]
-
-
-class NodeUsage(msgspec.Struct):
-    """Usage of the node and its pods, all read at `time` (seconds since the epoch)."""
-
-    time: float
-    usage: Usage
-    pods: list[PodUsage]
-
-
 class StatsSource(Protocol):
-    """Reads usage from cgroups."""
+    """Reads usage from cgroups and file systems."""
 
     async def usage(self) -> NodeUsage:
-        """Read all usage now."""
+        """Read all usage now, with rates and disk usage."""
         ...
+
+    async def cgroups(self) -> NodeUsage:
+        """Read all usage now but for rates and disks, which cost more."""
+        ...
+
+
+__all__ = ["ContainerUsage", "NodeUsage", "PodUsage", "PodsView", "StatsSource", "Usage"]

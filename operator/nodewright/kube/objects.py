@@ -138,6 +138,7 @@ from nodewright.kube.api.services import (
     ServiceStatus,
     SessionAffinityConfig,
 )
+from nodewright.kube.api.storage import PersistentVolume, PersistentVolumeClaim
 from nodewright.kube.api.volumes import (
     ClusterTrustBundleProjection,
     ConfigMapProjection,
@@ -252,6 +253,8 @@ __all__ = [
     "ObjectReference",
     "OwnerReference",
     "PartialObject",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
     "PersistentVolumeClaimVolumeSource",
     "Pod",
     "PodAffinity",

@@ -92,21 +92,31 @@ def test_max_pods_is_announced_and_admitted(lab: PodLab, settings: Settings) -> 
     wait_until("the file's value is back", lambda: pods_of(lab) == before, 10)
 
 
-def test_what_the_agent_cannot_do_is_named(lab: PodLab, settings: Settings) -> None:
+def test_pressure_settings_are_obeyed_and_what_is_wrong_is_named(lab: PodLab, settings: Settings) -> None:
+    before = lab.api.read_node(lab.node.name).status.allocatable["memory"]
     settings.put(
         maxPods=50,
-        evictionHard={"memory.available": "5%"},
-        imageGCHighThresholdPercent=80,
+        evictionHard={"memory.available": "1Gi"},
+        imageGCHighThresholdPercent=100,
         proxy={"mode": "nftables"},
     )
     answer = settings.wait_applied()
-    assert (answer["status"], answer["reason"]) == ("False", "UnsupportedFields")
-    assert "evictionHard, imageGCHighThresholdPercent" in answer["message"]
+    assert (answer["status"], answer["reason"]) == ("True", "Applied")
     assert "proxy.mode: the host's service proxy obeys the configurations of its own Node" in answer["message"]
-    wait_until("the rest is applied", lambda: pods_of(lab) == ("50", "50"), 10)
+
+    def allocatable() -> int:
+        return int(lab.api.read_node(lab.node.name).status.allocatable["memory"].removesuffix("Ki"))
+
+    less = int(before.removesuffix("Ki")) - (1 << 20) + (100 << 10)
+    wait_until("what eviction keeps free is not allocatable", lambda: allocatable() == less, 10)
+    settings.put(imageGCHighThresholdPercent=None, imageGCLowThresholdPercent=90)
+    answer = settings.wait_applied()
+    assert (answer["status"], answer["reason"]) == ("False", "NotPossible")
+    assert "imageGCLowThresholdPercent 90 is not below imageGCHighThresholdPercent 85" in answer["message"]
     settings.put(nodeSelector={"matchLabels": {"kubernetes.io/hostname": "another"}})
     wait_until("the entry goes", lambda: not settings.get().get("status", {}).get("nodes"), 10)
     wait_until("and the setting", lambda: pods_of(lab) == ("110", "110"), 10)
+    wait_until("of eviction, too", lambda: f"{allocatable()}Ki" == before, 10)
 
 
 class Follower(threading.Thread):

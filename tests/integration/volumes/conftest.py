@@ -57,15 +57,20 @@ async def manager(agent, tmp_path, reports):
 
 @pytest.fixture
 def make_pod(admin, namespace, node):
-    """Creates a Pod bound to the node and returns it as the server stored it."""
+    """Creates a Pod bound to the node and returns it as the server stored it; what `c` does not mount, another does."""
 
     async def make(volumes, *, mounts=(), **spec):
+        given = {mount["name"] for mount in mounts}
+        rest = [{"name": v["name"], "mountPath": f"/{v['name']}"} for v in volumes if v["name"] not in given]
         document = {
             "metadata": {"name": f"p-{uuid.uuid4().hex[:6]}", "namespace": namespace, "labels": {"app": "x"}},
             "spec": {
                 "nodeName": node,
                 "automountServiceAccountToken": False,
-                "containers": [{"name": "c", "image": "x", "volumeMounts": list(mounts)}],
+                "containers": [
+                    {"name": "c", "image": "x", "volumeMounts": list(mounts)},
+                    {"name": "rest", "image": "x", "volumeMounts": rest},
+                ],
                 "volumes": list(volumes),
             }
             | spec,

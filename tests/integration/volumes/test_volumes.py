@@ -88,6 +88,18 @@ async def test_empty_dirs(manager, make_pod):
     await manager.teardown(pod.metadata.uid)
 
 
+async def test_huge_pages(manager, make_pod):
+    sizes = {"hugepages-2Mi": "2Mi", "cpu": "1", "memory": "1Mi"}
+    pod = await make_pod([{"name": "v", "emptyDir": {"medium": "HugePages"}}, {"name": "w", "emptyDir": {}}])
+    with pytest.raises(FailedMount, match="there is no resource request for such huge pages"):
+        await set_up(manager, pod)
+    pod.spec.containers[0].resources.limits.update(sizes)
+    volumes = await set_up(manager, pod)
+    (entry,) = mounted(volumes["v"])
+    assert (entry.fstype, mode(volumes["v"])) == ("hugetlbfs", 0o777)
+    assert "pagesize=2M" in entry.super_options
+
+
 async def test_teardown_never_follows_links_or_deletes_through_mounts(manager, make_pod, tmp_path):
     """A container may leave anything in its emptyDir."""
     outside = tmp_path / "outside"
@@ -314,11 +326,12 @@ async def test_host_paths(manager, make_pod, tmp_path, kind, prepare, said):
 
 
 async def test_kinds_that_there_is_no_plugin_for_are_named(manager, make_pod):
-    pod = await make_pod([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "e", "emptyDir": {}}])
+    pod = await make_pod([{"name": "v", "nfs": {"server": "s", "path": "/"}}, {"name": "e", "emptyDir": {}}])
     with pytest.raises(FailedMount) as caught:
         await set_up(manager, pod)
     assert caught.value.messages == [
-        'MountVolume.SetUp failed for volume "v" : persistentVolumeClaim volumes are not supported yet'
+        'MountVolume.SetUp failed for volume "v" : no volume plugin matched: nfs volumes need a helper on the node, '
+        "and no NFS client (mount.nfs) is driven"
     ]
 
 

@@ -8,15 +8,14 @@ import pytest
 from nodewright.kube.objects import NodeCondition, Pod, Service
 from nodewright_agent import config as settings
 from nodewright_agent.node import clusterdns
-from nodewright_agent.node.conditions import node_conditions, pressures, transitions
-from nodewright_agent.node.facts import Availability, HostFacts, meminfo, os_image, read_facts
+from nodewright_agent.node.conditions import node_conditions, transitions
+from nodewright_agent.node.facts import HostFacts, meminfo, os_image, read_facts
 from nodewright_agent.node.registration import initial_node, own_labels
 from nodewright_agent.node.status import allocatable, capacity, changed, node_status, node_status_patch
 from nodewright_agent.pods.podfiles import PodFiles
 from nodewright_agent.runtime.hostspace import HostSpace
 
 FACTS = HostFacts("m", "u", "b", "6.1", "Debian", "amd64", 4, 8 << 30, 100 << 30, {"hugepages-2Mi": 4 << 20})
-GOOD = Availability(1 << 30, 50, 100, 50, 100, 1000, 4000)
 
 
 def load(**given):
@@ -99,45 +98,33 @@ def test_capacity_and_allocatable():
     assert left["memory"] == f"{((8 << 30) - (1 << 30) - (100 << 20) - (4 << 20)) // 1024}Ki"
 
 
-@pytest.mark.parametrize(
-    ("left", "short"),
-    [
-        (GOOD, set()),
-        (Availability(50 << 20, 50, 100, 50, 100, 1000, 4000), {"MemoryPressure"}),
-        (Availability(1 << 30, 9, 100, 50, 100, 1000, 4000), {"DiskPressure"}),
-        (Availability(1 << 30, 50, 100, 4, 100, 1000, 4000), {"DiskPressure"}),
-        (Availability(1 << 30, 50, 100, 0, 0, 1000, 4000), set()),
-        (Availability(1 << 30, 50, 100, 50, 100, 10, 4000), {"PIDPressure"}),
-    ],
-)
-def test_pressures(left, short):
-    assert {name for name, value in pressures(left).items() if value} == short
-
-
 def test_conditions_in_upstreams_words():
-    made = node_conditions([], pressures(GOOD), [], "t1")
+    made = node_conditions([], {}, [], "t1")
     assert [(c.type, c.status, c.reason) for c in made] == [
         ("MemoryPressure", "False", "KubeletHasSufficientMemory"),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure"),
         ("PIDPressure", "False", "KubeletHasSufficientPID"),
         ("Ready", "True", "KubeletReady"),
     ]
-    later = node_conditions(made, pressures(GOOD), ["a", "b"], "t2")
+    later = node_conditions(made, {}, ["a", "b"], "t2")
     assert (later[-1].status, later[-1].reason, later[-1].message) == ("False", "KubeletNotReady", "[a, b]")
     assert later[-1].last_transition_time == "t2"
     assert later[0].last_transition_time == "t1"
     assert transitions(made, later) == ["NodeNotReady"]
     assert transitions([], made)[0] == "NodeHasSufficientMemory"
+    short = node_conditions(made, {"DiskPressure": True}, [], "t3")
+    assert (short[1].status, short[1].reason) == ("True", "KubeletHasDiskPressure")
+    assert transitions(made, short) == ["NodeHasDiskPressure"]
 
 
 def test_heartbeats_alone_are_no_change():
     config = load()
-    first = node_status(config, FACTS, node_conditions([], pressures(GOOD), [], "t1"), [])
-    second = node_status(config, FACTS, node_conditions(first.conditions, pressures(GOOD), [], "t2"), [])
+    first = node_status(config, FACTS, node_conditions([], {}, [], "t1"), [])
+    second = node_status(config, FACTS, node_conditions(first.conditions, {}, [], "t2"), [])
     assert not changed(first, second)
     first.conditions.append(NodeCondition("NetworkUnavailable", "False"))
     assert not changed(first, second)
-    third = node_status(config, FACTS, node_conditions(first.conditions, pressures(GOOD), ["x"], "t3"), [])
+    third = node_status(config, FACTS, node_conditions(first.conditions, {}, ["x"], "t3"), [])
     assert changed(first, third)
     assert node_status_patch(third)["status"]["addresses"][-1] == {"$patch": "replace"}
     assert third.node_info is not None

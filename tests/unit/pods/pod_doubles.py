@@ -2,14 +2,14 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from nodewright.kube.objects import Container, Pod, PodStatus
-from nodewright_agent.pods.model import Instance
+from nodewright_agent.pods.model import Instance, find_container
 from nodewright_agent.pods.ports import Exit, ImageProblem, StartError
 from nodewright_agent.pods.status import NodeFacts
 from nodewright_agent.pods.worker import PodWorker, WorkerDeps
@@ -168,12 +168,19 @@ class FakeOperations:
     async def remove_container(self, run: Instance) -> None:
         assert run.id not in self.running
 
+    async def resize(self, pod: Pod, runs: list[Instance]) -> None:
+        await self._step("resize")
+        for run in runs:
+            container = find_container(pod, run.name)
+            if run.state == "running" and container is not None:
+                run.resources = container.resources
+
     async def tear_down(self, pod: Pod, runs: list[Instance]) -> None:
         assert not self.running, "torn down while containers run"
         await self._step("teardown")
 
-    async def forget(self, pod: Pod) -> None:
-        self.calls.append("forget")
+    async def forget(self, pod: Pod, *, keep_logs: bool = False) -> None:
+        self.calls.append("forget but logs" if keep_logs else "forget")
 
 
 @dataclass
@@ -221,6 +228,9 @@ class FakeProbes:
     def stop(self, run: Instance, *, readiness: bool = True) -> None:
         pass
 
+    def forget(self, uid: str) -> None:
+        pass
+
 
 class FakeTracer:
     def mark(self, uid: str, step: str, at: float | None = None) -> None:
@@ -260,4 +270,22 @@ class Rig:
         return self.status.container_statuses[0]
 
 
-__all__ = ["ImageProblem", "Rig", "StartError", "clock", "deleted", "make_pod", "run_virtual"]
+def scenario(
+    pod: Any, operations: FakeOperations | None = None, state: Any = None
+) -> Callable[[Callable[[Rig], Awaitable[None]]], None]:
+    """Decorate a coroutine function: run it at once with a rig for ``pod``."""
+
+    def run(body: Callable[[Rig], Awaitable[None]]) -> None:
+        async def main() -> None:
+            rig = Rig(pod, operations, state)
+            try:
+                await body(rig)
+            finally:
+                await rig.close()
+
+        run_virtual(main())
+
+    return run
+
+
+__all__ = ["ImageProblem", "Rig", "StartError", "clock", "deleted", "make_pod", "run_virtual", "scenario"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from unittest.mock import AsyncMock, Mock
 
+import msgspec
 import pytest
 
 from nodewright_agent.pods import manager as module
@@ -96,3 +97,59 @@ async def test_no_pod_is_judged_before_the_node_is_known(manager, monkeypatch):
     known.set()
     await running
     follow.assert_awaited_once()
+
+
+class Statics:
+    """Notes what it hears."""
+
+    def __init__(self):
+        self.heard = []
+
+    def mirrored(self, name, mirror):
+        self.heard.append((name, mirror is not None))
+
+    def ended(self, pod, *, failed):
+        self.heard.append((pod.key, "failed" if failed else "ended"))
+
+
+def marked(pod, **annotations):
+    meta = msgspec.structs.replace(
+        pod.metadata, annotations={f"kubernetes.io/config.{name}": value for name, value in annotations.items()}
+    )
+    return msgspec.structs.replace(pod, metadata=meta)
+
+
+async def test_mirrors_get_no_worker_and_are_told_of(manager):
+    manager.static = Statics()
+    mirror = marked(make_pod(uid="m"), mirror="0123", source="file")
+    manager._changed(None, mirror)
+    manager._changed(mirror, None)
+    theirs = make_pod(uid="u")
+    manager._changed(mirror, theirs)  # deleted, and somebody made a pod of that name
+    assert manager.static.heard == [("ns/pod", True), ("ns/pod", False), ("ns/pod", False)]
+    assert list(manager.workers) == ["u"]
+    manager._changed(theirs, mirror)
+    assert manager.workers["u"].gone
+    assert manager.static.heard[-1] == ("ns/pod", True)
+
+
+async def test_the_api_does_not_drop_static_pods(manager):
+    meta = msgspec.structs.replace(make_pod(uid="s").metadata, resource_version="")
+    static = marked(msgspec.structs.replace(make_pod(uid="s"), metadata=meta), source="file")
+    faked = marked(make_pod(uid="f"), source="file")
+    for pod in (static, faked):
+        manager._begin(pod, None)
+    manager._drop_unknown()
+    assert {uid: worker.gone for uid, worker in manager.workers.items()} == {"s": False, "f": True}
+    manager.static = Statics()
+    await fail(manager, static)
+    assert manager.static.heard == [("ns/pod", "failed")]
+
+
+async def test_a_static_pod_takes_up_what_was_left_without_a_record(manager):
+    pod, state = make_pod(uid="s"), PodState()
+    manager._orphans = {"s": (make_pod(uid="s", name="stand-in"), state)}
+    manager.start_static(pod)
+    assert manager.workers["s"].state is state
+    assert manager.workers["s"].pod is pod
+    assert manager._orphans == {}

@@ -118,21 +118,6 @@ def test_localhost_seccomp_profiles_stay_in_their_directory():
         order({"securityContext": {"seccompProfile": profile}})
 
 
-@pytest.mark.parametrize(
-    "given",
-    [{"shareProcessNamespace": True}, {"hostUsers": False}, {"runtimeClassName": "other"}],
-)
-def test_what_the_node_cannot_do_is_refused(given):
-    with pytest.raises(StartError, match="not supported") as caught:
-        order(**given)
-    assert caught.value.reason == "CreateContainerConfigError"
-
-
-def test_grpc_probes_are_refused():
-    with pytest.raises(StartError, match="gRPC probes"):
-        order({"livenessProbe": {"grpc": {"port": 1}}})
-
-
 def test_resources():
     given = {"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}
     made = order({"resources": given}).resources
@@ -142,25 +127,3 @@ def test_resources():
 def test_order_survives_the_disk():
     made = order(env=[("X", "1")])
     assert msgspec.json.decode(msgspec.json.encode(made), type=spec.ContainerSpec) == made
-
-
-@pytest.mark.parametrize(
-    ("container", "pod_spec", "told"),
-    [
-        ({"ports": [{"containerPort": 80, "hostPort": 80}]}, {}, "host ports are not supported"),
-        ({"ports": [{"containerPort": 80, "hostPort": 80}]}, {"hostNetwork": True}, ""),
-        ({"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}, {}, "Cannot enforce AppArmor"),
-        (
-            {},
-            {"securityContext": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "x"}}},
-            "Cannot enforce",
-        ),
-        ({"securityContext": {"appArmorProfile": {"type": "Unconfined"}}}, {}, ""),
-        ({}, {"shareProcessNamespace": True}, "shareProcessNamespace"),
-        ({"livenessProbe": {"grpc": {"port": 1}}}, {}, "gRPC probes"),
-    ],
-)
-def test_what_the_node_cannot_do_is_told_and_never_left_out(container, pod_spec, told):
-    answer = security.unsupported(make_pod({"name": "a", **container}, **pod_spec))
-    assert told in answer
-    assert bool(answer) == bool(told)

@@ -1,30 +1,12 @@
 """A pod's life with in-memory doubles, in virtual time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from itertools import pairwise
-from typing import Any
 
 import msgspec
 import pytest
 
-from unit.pods.pod_doubles import FakeOperations, ImageProblem, Rig, StartError, deleted, make_pod, run_virtual
-
-
-def scenario(pod: Any, operations: FakeOperations | None = None) -> Callable[[Callable[[Rig], Awaitable[None]]], None]:
-    """Decorate a coroutine function: run it at once with a rig for ``pod``."""
-
-    def run(body: Callable[[Rig], Awaitable[None]]) -> None:
-        async def main() -> None:
-            rig = Rig(pod, operations)
-            try:
-                await body(rig)
-            finally:
-                await rig.close()
-
-        run_virtual(main())
-
-    return run
+from unit.pods.pod_doubles import FakeOperations, ImageProblem, Rig, StartError, deleted, make_pod, scenario
 
 
 def test_runs_and_is_reported_once():

@@ -147,6 +147,29 @@ def test_v2_limits(v2: CgroupsV2):
     assert [(here / name).read_text() for name in ("cpu.max", "memory.max", "pids.max")] == ["max 100000", "max", "max"]
 
 
+def test_v2_reads_limits_and_page_sizes(v2: CgroupsV2):
+    here = files(v2.mount / "nw/pod", cpu__weight="39", cpu__max="max 100000", memory__max="max", pids__max="7")
+    assert v2.limits("/nw/pod") == CgroupLimits(cpu_shares=998, cpu_quota=-1, cpu_period=100_000, memory=-1, pids=7)
+    assert v2.hugepage_sizes("/nw/pod") == []
+    files(here, hugetlb__2MB__max="", hugetlb__1GB__max="", hugetlb__2MB__rsvd__max="", hugetlb__2MB__current="")
+    assert v2.hugepage_sizes("/nw/pod") == ["1GB", "2MB"]
+    v2.update("/nw/pod", CgroupLimits(hugepages={"2MB": 0, "1GB": -1}))
+    assert [(here / f"hugetlb.{size}.max").read_text() for size in ("2MB", "1GB")] == ["0", "max"]
+
+
+def test_v1_reads_limits_and_page_sizes(tmp_path: Path):
+    cpu, memory, pids, huge = (tmp_path / name for name in ("cpu", "memory", "pids", "hugetlb"))
+    files(cpu / "p", cpu__shares="512", cpu__cfs_quota_us="-1", cpu__cfs_period_us="100000")
+    files(memory / "p", memory__limit_in_bytes=str((1 << 63) - 4096))
+    files(pids / "p", pids__max="max")
+    here = files(huge / "p", hugetlb__2MB__limit_in_bytes="", hugetlb__2MB__rsvd__limit_in_bytes="")
+    v1 = CgroupsV1({"cpu": cpu, "memory": memory, "pids": pids, "hugetlb": huge}, None)
+    assert v1.limits("/p") == CgroupLimits(cpu_shares=512, cpu_quota=-1, cpu_period=100_000, memory=-1, pids=-1)
+    assert v1.hugepage_sizes("/p") == ["2MB"]
+    v1.update("/p", CgroupLimits(hugepages={"2MB": 4 << 20}))
+    assert (here / "hugetlb.2MB.limit_in_bytes").read_text() == str(4 << 20)
+
+
 def test_v2_stats_and_oom(v2: CgroupsV2):
     here = files(
         v2.mount / "nw/pod",

@@ -38,7 +38,7 @@ async def test_what_comes_later_says_so(admin, path, method):
 
 
 @pytest.mark.parametrize(
-    "path", ["/checkpoint/ns/p/c", "/debug/pprof", "/logs/", "/nothing", "/pods/x", "/metrics/cadvisor"]
+    "path", ["/checkpoint/ns/p/c", "/debug/pprof", "/logs/", "/nothing", "/pods/x", "/metrics/nothing"]
 )
 async def test_what_is_not_there(admin, reviews, path):
     reviews.rules |= {("admin", "get", s) for s in ("checkpoint", "log")}
@@ -66,9 +66,21 @@ async def test_metrics(admin):
 
 USAGE = NodeUsage(
     1700000000.0,
-    Usage(5_000_000_000, 1000, 2000, 500, 1600000000.0),
+    Usage(
+        cpu_nanoseconds=5_000_000_000,
+        memory_working_set_bytes=1000,
+        memory_usage_bytes=2000,
+        memory_rss_bytes=500,
+        started_at=1600000000.0,
+    ),
     [
-        PodUsage("ns", "p", "u", Usage(1_500_000_000, 100), [ContainerUsage('c"x', Usage(None, 50, None, None, 1.5))]),
+        PodUsage(
+            "ns",
+            "p",
+            "u",
+            Usage(cpu_nanoseconds=1_500_000_000, memory_working_set_bytes=100),
+            [ContainerUsage('c"x', Usage(memory_working_set_bytes=50, started_at=1.5))],
+        ),
     ],
 )
 
@@ -97,10 +109,15 @@ async def test_usage_over_http(admin, server):
         async def usage(self):
             return USAGE
 
+        cgroups = usage
+
     assert (await admin.get("/stats/summary"))[0] == 503
     server._stats = Source()
     assert json.loads((await admin.get("/stats/summary"))[1])["node"]["nodeName"] == "node-1"
     assert "pod_memory_working_set_bytes" in (await admin.get("/metrics/resource"))[1]
+    assert 'container_memory_working_set_bytes{container="c' in (await admin.get("/metrics/cadvisor"))[1]
+    brief = json.loads((await admin.get("/stats/summary?only_cpu_and_memory=true"))[1])
+    assert set(brief["pods"][0]) == {"podRef", "cpu", "memory", "containers"}
 
 
 async def _serial(port, ca):

@@ -184,7 +184,7 @@ def test_limits_that_are_not_set_are_those_of_the_node():
          "unsupported container resource : limits.gpu"),
         ({"env": [{"name": "F", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "containerName": "x"}}}]},
          "container x not found"),
-        ({"env": [{"name": "F", "valueFrom": {}}]}, "not supported yet"),
+        ({"env": [{"name": "F", "valueFrom": {}}]}, "not known"),
         ({"env": [{"name": "F=", "value": "x"}]}, "impossible name"),
         ({"env": [{"name": "F", "value": "a\0b"}]}, "NUL"),
     ],

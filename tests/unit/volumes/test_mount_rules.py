@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -7,6 +9,7 @@ from nodewright_agent.pods.volumes.emptydir import memory_limit
 from nodewright_agent.pods.volumes.errors import MountError, VolumeError
 from nodewright_agent.pods.volumes.mounts import options, sub_path
 from nodewright_agent.pods.volumes.paths import PodPaths
+from nodewright_agent.pods.volumes.plugin import SetUp
 from nodewright_agent.pods.volumes.registry import PLUGINS, plugin_for
 
 
@@ -30,11 +33,26 @@ def volume(source):
         ({"mountPropagation": "Bidirectional"}, "hostPath", ["rbind", "rw", "rshared"]),
         ({"mountPropagation": "None"}, "hostPath", ["rbind", "rw", "rprivate"]),
         ({"readOnly": True, "recursiveReadOnly": "Enabled"}, "hostPath", ["rbind", "ro", "rprivate", "rro"]),
+        ({"readOnly": True, "recursiveReadOnly": "IfPossible"}, "hostPath", ["rbind", "ro", "rprivate", "rro"]),
         ({"readOnly": True, "recursiveReadOnly": "Disabled"}, "hostPath", ["rbind", "ro", "rprivate"]),
     ],
 )
 def test_options(more, source, expected):
-    assert options(mount(**more), volume(source)) == expected
+    assert options(mount(**more), volume(source), recursive_read_only=True) == expected
+
+
+def test_a_volume_adds_to_what_its_mounts_say():
+    made = SetUp(Path("/x"), read_only=True, options=("noexec",))
+    assert options(mount(), volume("image"), made) == ["rbind", "ro", "rprivate", "noexec"]
+    assert options(mount(), volume("hostPath"), SetUp(Path("/x"), options=("ro",))) == ["rbind", "ro", "rprivate"]
+
+
+def test_recursive_read_only_where_the_runtime_cannot():
+    assert options(mount(readOnly=True, recursiveReadOnly="IfPossible"), volume("hostPath"))[-1] == "rprivate"
+    with pytest.raises(MountError) as caught:
+        options(mount(readOnly=True, recursiveReadOnly="Enabled"), volume("hostPath"))
+    said = 'volume "v" requested recursive read-only mode, but it is not supported by the runtime'
+    assert str(caught.value) == f"failed to resolve recursive read-only mode: {said}"
 
 
 @pytest.mark.parametrize(
@@ -80,10 +98,15 @@ def test_size_of_memory_volumes(limits, size, allocatable, bytes_):
 def test_every_kind_of_volume_has_a_plugin_or_a_clear_error():
     for name in PLUGINS:
         plugin_for(volume(name))
-    with pytest.raises(VolumeError, match=r"^persistentVolumeClaim volumes are not supported yet"):
-        plugin_for(volume("persistentVolumeClaim"))
-    with pytest.raises(VolumeError, match="this kind of volume is not supported yet"):
-        plugin_for(msgspec.convert({"name": "v", "fromTheFuture": {}}, Volume))
+    for source, said in (
+        ({"nfs": {}}, "no NFS client"),
+        ({"iscsi": {}}, "no iSCSI initiator"),
+        ({"csi": {"driver": "d.example"}}, "driver name d.example not found in the list of registered CSI drivers"),
+        ({"flocker": {}}, "flocker volumes are not supported"),
+        ({"fromTheFuture": {}}, "this kind of volume is not known"),
+    ):
+        with pytest.raises(VolumeError, match=said):
+            plugin_for(msgspec.convert({"name": "v"} | source, Volume))
 
 
 @pytest.mark.parametrize("uid", ["", "..", "a/b", "/", "x" * 200, "a\n", "-x"])

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from nodewright.kube.objects import Container, Pod, Probe
 from nodewright_agent.pods import refs
-from nodewright_agent.pods.handlers import Executor
+from nodewright_agent.pods.handlers import Answer, Executor, Outcome
 from nodewright_agent.pods.model import Instance
 from nodewright_agent.pods.ports import Clock, Events
 from nodewright_agent.pods.probes.checks import check
 from nodewright_agent.pods.probes.counting import Counter
+from nodewright_agent.pods.probes.metrics import ProbeMetrics
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["startup", "readiness", "liveness"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What is probed, and where."""
+
+    pod: Pod
+    container: Container
+    run: Instance
+    host: str
+    passed: asyncio.Event
+    """The startup probe has passed, or there is none."""
 
 
 class ProbeRunner:
@@ -28,12 +43,12 @@ class ProbeRunner:
     ) -> None:
         """``wake`` is called with a container's id when one of its results has changed."""
         self._runtime, self._events, self._clock, self._host_ip, self._wake = runtime, events, clock, host_ip, wake
+        self.metrics = ProbeMetrics()
+        self._born = clock()
         self._tasks: dict[str, dict[Kind, asyncio.Task[None]]] = {}
-        self._startup: dict[str, asyncio.Event] = {}
 
     def start(self, pod: Pod, container: Container, run: Instance, ips: tuple[str, ...]) -> None:
         """Begin to probe a run; startup gates the other two."""
-        host = ips[0] if ips else self._host_ip
         wanted: dict[Kind, Probe | None] = {
             "startup": container.startup_probe,
             "readiness": container.readiness_probe,
@@ -41,14 +56,14 @@ class ProbeRunner:
         }
         if not any(wanted.values()) or run.id in self._tasks:
             return
-        passed = self._startup[run.id] = asyncio.Event()
+        target = _Target(pod, container, run, ips[0] if ips else self._host_ip, asyncio.Event())
         if container.startup_probe is None or run.startup is True:
-            passed.set()
+            target.passed.set()
         loop = asyncio.get_running_loop()
         self._tasks[run.id] = {
-            kind: loop.create_task(self._probe(kind, probe, pod, container, run, host, passed))
+            kind: loop.create_task(self._probe(kind, probe, target), name=f"{kind} probe of {run.id}")
             for kind, probe in wanted.items()
-            if probe is not None and not (kind == "startup" and passed.is_set())
+            if probe is not None and not (kind == "startup" and target.passed.is_set())
         }
 
     def stop(self, run: Instance, *, readiness: bool = True) -> None:
@@ -59,34 +74,44 @@ class ProbeRunner:
                 tasks.pop(kind).cancel()
         if not tasks:
             self._tasks.pop(run.id, None)
-            self._startup.pop(run.id, None)
 
-    async def _probe(
-        self,
-        kind: Kind,
-        probe: Probe,
-        pod: Pod,
-        container: Container,
-        run: Instance,
-        host: str,
-        passed: asyncio.Event,
-    ) -> None:
+    def forget(self, uid: str) -> None:
+        """Drop what was counted for a pod that is gone."""
+        self.metrics.forget(uid)
+
+    async def _probe(self, kind: Kind, probe: Probe, target: _Target) -> None:
+        run = target.run
         if kind != "startup":
-            await passed.wait()
+            await target.passed.wait()
+        period = float(max(1, probe.period_seconds))
+        if run.started_at < self._born:
+            # The agent was restarted: not all probes of the node at once.
+            await asyncio.sleep(random.uniform(0.0, period))
         await asyncio.sleep(max(0.0, run.started_at + probe.initial_delay_seconds - self._clock()))
         counter = Counter.of(probe)
         while True:
             begun = self._clock()
-            answer = await check(self._runtime, probe, container, run.id, host)
-            if not answer.ok:
-                self._tell(kind, pod, container, answer.text)
-            result = counter.take(answer.ok)
+            answer = await self._once(kind, probe, target)
+            # What could not be tried says nothing: upstream throws the result away.
+            result = None if answer.outcome is Outcome.UNKNOWN else counter.take(answer.ok)
             if result is not None and self._apply(kind, run, result):
                 if kind == "startup":
-                    passed.set()
+                    target.passed.set()
                 if kind != "readiness" and (result is False or kind == "startup"):
                     return  # passed for good, or the container is going to be killed
-            await asyncio.sleep(max(0.0, begun + max(1, probe.period_seconds) - self._clock()))
+            await asyncio.sleep(max(0.0, begun + period - self._clock()))
+
+    async def _once(self, kind: Kind, probe: Probe, target: _Target) -> Answer:
+        begun = self._clock()
+        try:
+            answer = await check(self._runtime, probe, target.container, target.run.id, target.host)
+        except Exception as error:
+            log.exception("a probe failed in itself", extra={"pod": target.pod.key, "kind": kind})
+            answer = Answer(Outcome.UNKNOWN, f"{type(error).__name__}: {error}")
+        if target.run.running:
+            self.metrics.count(kind, target.pod, target.container, answer.outcome, self._clock() - begun)
+            self._tell(kind, target, answer)
+        return answer
 
     def _apply(self, kind: Kind, run: Instance, result: bool) -> bool:
         """Write a result into the run; return whether it is a final one or a change."""
@@ -96,6 +121,15 @@ class ProbeRunner:
             self._wake(run.id)
         return before != result
 
-    def _tell(self, kind: Kind, pod: Pod, container: Container, text: str) -> None:
-        message = f"{kind.capitalize()} probe failed: {text}"
-        self._events.event(refs.reference(pod, container.name), "Warning", "Unhealthy", message)
+    def _tell(self, kind: Kind, target: _Target, answer: Answer) -> None:
+        title, reason = kind.capitalize(), "Unhealthy"
+        match answer.outcome:
+            case Outcome.SUCCESS:
+                return
+            case Outcome.WARNING:
+                reason, message = "ProbeWarning", f"{title} probe warning: {answer.text}"
+            case Outcome.FAILURE:
+                message = f"{title} probe failed: {answer.text}"
+            case Outcome.UNKNOWN:
+                message = f"{title} probe errored and resulted in unknown state: {answer.text}"
+        self._events.event(refs.reference(target.pod, target.container.name), "Warning", reason, message)

@@ -15,13 +15,14 @@ from nodewright_agent.pods.volumes.errors import VolumeError
 from nodewright_agent.pods.volumes.objects import Key, Value
 from nodewright_agent.pods.volumes.paths import PodPaths
 from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
-from nodewright_agent.runtime import syscalls
+from nodewright_agent.runtime import mounts, syscalls
 
 _MODE = 0o777
+_HUGE, _RESOURCE = "HugePages", "hugepages-"
 
 
 class EmptyDir:
-    """emptyDir with medium "" or Memory; huge pages are refused."""
+    """emptyDir with medium "", Memory, HugePages or HugePages-SIZE."""
 
     read_only = False
 
@@ -37,22 +38,70 @@ class EmptyDir:
         """Make the directory once; what is in it survives restarts of containers and of the agent."""
         source = volume.empty_dir
         assert source is not None
-        if source.medium not in ("", "Memory"):
-            raise VolumeError(f'storage medium "{source.medium}" is not supported yet')
-        path = paths.volume("empty-dir", volume.name)
-        size = memory_limit(pod, source.size_limit, context.allocatable) if source.medium == "Memory" else None
-        await asyncio.to_thread(make, path, memory=source.medium == "Memory", size=size, group=ownership.fs_group(pod))
+        path, group = paths.volume("empty-dir", volume.name), ownership.fs_group(pod)
+        if source.medium == "Memory":
+            size = memory_limit(pod, source.size_limit, context.allocatable)
+            await asyncio.to_thread(make, path, memory=True, size=size, group=group)
+        elif source.medium == "":
+            await asyncio.to_thread(make, path, memory=False, group=group)
+        elif source.medium.startswith(_HUGE):
+            await asyncio.to_thread(make, path, memory=True, group=group, pages=page_size(pod, source.medium))
+        else:
+            raise VolumeError(f'unknown storage medium "{source.medium}"')
+        if propagates(pod, volume.name):
+            await asyncio.to_thread(mounts.ensure_shared, path)
         return SetUp(path)
 
 
-def make(path: Path, *, memory: bool, size: int | None = None, group: int | None = None, mode: int = _MODE) -> None:
-    """Make a directory, with a tmpfs on it if `memory`, and hand it to the group. An existing one is left as it is."""
+def propagates(pod: Pod, name: str) -> bool:
+    """Whether some container hands on, or wants to see, what is mounted in a volume. Pure."""
+    containers = (*pod.spec.init_containers, *pod.spec.containers, *pod.spec.ephemeral_containers)
+    return any(
+        mount.name == name and mount.mount_propagation not in (None, "None")
+        for container in containers
+        for mount in container.volume_mounts
+    )
+
+
+def page_size(pod: Pod, medium: str) -> int:
+    """Bytes of the huge pages of a volume: what the medium says, or the one size that containers ask for. Pure."""
+    sizes = {
+        name.removeprefix(_RESOURCE)
+        for container in (*pod.spec.init_containers, *pod.spec.containers)
+        for name in (*container.resources.requests, *container.resources.limits)
+        if name.startswith(_RESOURCE)
+    }
+    named = medium.removeprefix(_HUGE).removeprefix("-")
+    if not sizes or (named and named not in sizes):
+        raise VolumeError(f'storage medium "{medium}" requested, but there is no resource request for such huge pages')
+    if not named and len(sizes) > 1:
+        raise VolumeError(f'storage medium "{medium}" needs one size of huge pages; containers request {sorted(sizes)}')
+    return quantity.value(named or sizes.pop())
+
+
+def make(
+    path: Path,
+    *,
+    memory: bool,
+    size: int | None = None,
+    group: int | None = None,
+    mode: int = _MODE,
+    pages: int | None = None,
+) -> None:
+    """Make a directory, with a tmpfs on it if `memory`, and hand it to the group. An existing one is left as it is.
+
+    With `pages`, bytes of a huge page, it is a hugetlbfs instead.
+    """
     new = not path.is_dir()
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
     if memory and not is_mounted(path):
         new = True
+        flags = syscalls.MS_NODEV | syscalls.MS_NOSUID
         options = f"mode={mode:o}" + (f",size={size}" if size is not None else "")
-        syscalls.mount("tmpfs", str(path), "tmpfs", syscalls.MS_NODEV | syscalls.MS_NOSUID, options)
+        if pages is not None:
+            syscalls.mount("nodev", str(path), "hugetlbfs", flags, f"mode={mode:o},pagesize={pages}")
+        else:
+            syscalls.mount("tmpfs", str(path), "tmpfs", flags, options)
     if new:
         path.chmod(mode)  # whatever the umask
         if group is not None:

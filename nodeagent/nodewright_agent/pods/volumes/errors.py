@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class VolumeError(Exception):
-    """One volume cannot be made; the text is what follows the volume's name in the event."""
+    """One volume cannot be made; the text is what follows the volume's name in the event.
+
+    ``name``: what the event calls the volume, where it is not its name in the Pod. ``step``: what failed.
+    """
+
+    def __init__(self, message: str, *, name: str = "", step: str = "MountVolume.SetUp failed") -> None:
+        """Keep the text."""
+        super().__init__(message)
+        self.name, self.step = name, step
+
+
+class ClaimError(VolumeError):
+    """It cannot be told yet what a volume is: its claim is not there, or not bound. Nobody tells when that changes."""
 
 
 class FailedMount(Exception):
@@ -19,11 +33,27 @@ class FailedMount(Exception):
 
 
 class MountError(Exception):
-    """A container's volumeMount cannot be prepared (CreateContainerConfigError)."""
+    """A container's volumeMount cannot be prepared; `reason` is the waiting reason."""
 
-    reason = "CreateContainerConfigError"
+    def __init__(self, message: str, reason: str = "CreateContainerConfigError") -> None:
+        """Keep the text."""
+        super().__init__(message)
+        self.reason = reason
 
 
 def failed(volume: str, error: object) -> str:
     """Word a failure as upstream does (operation_generator's GenerateError)."""
-    return f'MountVolume.SetUp failed for volume "{volume}" : {error}'
+    step, name = "MountVolume.SetUp failed", volume
+    if isinstance(error, VolumeError):
+        step, name = error.step, error.name or volume
+    return f'{step} for volume "{name}" : {error}'
+
+
+def unprocessed(unmounted: Iterable[str], problems: Iterable[tuple[str, str]]) -> str:
+    """Word that claims could not be followed (volumeManager's WaitForAttachAndMount)."""
+    found = list(problems)
+    waiting, lost = " ".join(sorted(unmounted)), " ".join(sorted(name for name, _ in found))
+    return (
+        f"Unable to attach or mount volumes: unmounted volumes=[{waiting}], unattached volumes=[], "
+        f"failed to process volumes=[{lost}]: {'; '.join(text for _, text in found)}"
+    )

@@ -7,12 +7,13 @@ import os
 import stat
 from pathlib import Path
 
-from nodewright.kube.api.volumes import Volume
+from nodewright.kube.api.volumes import HostPathVolumeSource, Volume
 from nodewright.kube.objects import Pod
 from nodewright_agent.pods.volumes.errors import VolumeError
 from nodewright_agent.pods.volumes.objects import Key, Value
 from nodewright_agent.pods.volumes.paths import PodPaths
 from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
+from nodewright_agent.runtime.hostspace import HostSpace
 
 _CHECKS = {
     "Directory": (stat.S_ISDIR, "a directory"),
@@ -44,11 +45,16 @@ class HostPath:
     ) -> SetUp:
         """Check the type; symlinks in the path are followed, as upstream does."""
         assert volume.host_path is not None
-        path, kind = volume.host_path.path, volume.host_path.type or ""
-        if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
-            raise VolumeError(f"invalid HostPath `{path}`: must be absolute and must not contain '..'")
-        await asyncio.to_thread(host.space.call, lambda: check(path, kind))
-        return SetUp(Path(path))
+        await prepare(volume.host_path, host.space)
+        return SetUp(Path(volume.host_path.path), host=True)
+
+
+async def prepare(source: HostPathVolumeSource, space: HostSpace) -> None:
+    """Check, or make, a path as its source says; raises VolumeError."""
+    path, kind = source.path, source.type or ""
+    if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise VolumeError(f"invalid HostPath `{path}`: must be absolute and must not contain '..'")
+    await asyncio.to_thread(space.call, lambda: check(path, kind))
 
 
 def check(path: str, kind: str) -> None:

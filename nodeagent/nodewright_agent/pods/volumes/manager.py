@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -14,22 +15,32 @@ from nodewright.kube.errors import ApiError
 from nodewright.kube.objects import ConfigMap, Container, Pod, Secret
 from nodewright.kube.times import now
 from nodewright_agent.pods import env
-from nodewright_agent.pods.volumes import mounts
-from nodewright_agent.pods.volumes.errors import FailedMount, VolumeError, failed
+from nodewright_agent.pods.volumes import devices, envfiles, imagevolumes, mounts
+from nodewright_agent.pods.volumes.errors import (
+    ClaimError,
+    FailedMount,
+    MountError,
+    VolumeError,
+    failed,
+    unprocessed,
+)
 from nodewright_agent.pods.volumes.objects import Key, Kind, ObjectCache, Value
 from nodewright_agent.pods.volumes.paths import PodPaths
+from nodewright_agent.pods.volumes.persistent import release
 from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
 from nodewright_agent.pods.volumes.registry import plugin_for
 from nodewright_agent.pods.volumes.tokens import TokenSource
 from nodewright_agent.runtime import mountinfo
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.images.fsutil import remove_tree
+from nodewright_agent.runtime.images.model import Image
 from nodewright_agent.runtime.mounts import unmount_below
-from nodewright_agent.runtime.spec import Mount
+from nodewright_agent.runtime.spec import Device, Mount
 
 log = logging.getLogger(__name__)
 
 _RETRY = (1.0, 60.0)
+_ASK_AGAIN = (0.5, 8.0)
 
 Failed = Callable[[Pod, str], None]
 Wake = Callable[[str], None]
@@ -50,10 +61,15 @@ class VolumeManager:
         on_failed: Failed | None = None,
         on_wake: Wake | None = None,
         space: HostSpace | None = None,
+        recursive_read_only: bool = False,
     ) -> None:
-        """Nothing is touched before `setup`. `space`: where containers live, and so the paths of hostPath volumes."""
+        """Nothing is touched before `setup`. `space`: where containers live, and so the paths of hostPath volumes.
+
+        `recursive_read_only`: whether the runtime can make a mount and those below it read-only.
+        """
         self._root = Path(state_dir) / "pods"
-        self._host = Host(ObjectCache(client), TokenSource(client), space or HostSpace())
+        self._host = Host(client, ObjectCache(client), TokenSource(client), space or HostSpace())
+        self._recursive_read_only = recursive_read_only
         self._on_failed = on_failed
         self._on_wake = on_wake
         self._pods: dict[str, _PodVolumes] = {}
@@ -88,17 +104,40 @@ class VolumeManager:
         if live is not None:
             await live.stop()
         self._host.tokens.forget(pod_uid)
+        release(self._host.exclusive, pod_uid)
         await asyncio.to_thread(_remove, PodPaths(self._root, pod_uid))
 
     def mounts_for(
         self, pod: Pod, container: Container, volumes: Mapping[str, Path], environment: Mapping[str, str]
     ) -> list[Mount]:
         """The mounts of a container, subPaths prepared; raises MountError. `environment` serves subPathExpr."""
-        paths = PodPaths(self._root, pod.metadata.uid)
-        return mounts.mounts_for(pod, container, volumes, environment, paths, self._host.space)
+        uid = pod.metadata.uid
+        live = self._pods.get(uid)
+        made = live.made if live is not None else {}
+        known = mounts.Known(PodPaths(self._root, uid), self._host.space, made, self._recursive_read_only)
+        return mounts.mounts_for(pod, container, volumes, environment, known)
+
+    def devices_for(self, pod: Pod, container: Container) -> list[Device]:
+        """The block devices of a container; raises MountError."""
+        live = self._pods.get(pod.metadata.uid)
+        return devices.devices_for(container, live.made if live is not None else {}, self._host.space)
+
+    async def mount_image(self, pod: Pod, name: str, image: Image) -> None:
+        """Put an image where the containers that start from now on find the volume. Raises MountError."""
+        live = self._pods.get(pod.metadata.uid)
+        if live is None:
+            return  # torn down meanwhile
+        try:
+            path = await asyncio.to_thread(imagevolumes.mount, live.paths, name, image)
+        except (OSError, VolumeError) as error:
+            raise MountError(f"failed to mount image volume {name}: {error}", "CreateContainerError") from error
+        live.images[name] = path
 
     async def env_sources(self, pod: Pod, container: Container) -> env.EnvSources:
-        """Read what a container's environment refers to; objects that do not exist are absent. Raises ApiError."""
+        """Read what a container's environment refers to; objects that do not exist are absent.
+
+        Raises ApiError, and CreateContainerConfigError for env files that cannot be read.
+        """
         config_maps, secrets = env.references(container)
         kinds: tuple[tuple[Kind, Mapping[str, bool]], ...] = (("configmap", config_maps), ("secret", secrets))
         keys: list[Key] = [(kind, pod.metadata.namespace, name) for kind, names in kinds for name in names]
@@ -106,6 +145,7 @@ class VolumeManager:
         return env.EnvSources(
             {key[2]: value for key, value in found.items() if isinstance(value, ConfigMap)},
             {key[2]: value for key, value in found.items() if isinstance(value, Secret)},
+            envfiles.read(container, PodPaths(self._root, pod.metadata.uid)),
         )
 
     def known(self) -> list[str]:
@@ -126,7 +166,10 @@ class _PodVolumes:
     """The volumes of one Pod."""
 
     def __init__(self, paths: PodPaths, host: Host, on_failed: Failed | None, on_wake: Wake | None) -> None:
-        self._paths = paths
+        self.paths = paths
+        self.images: dict[str, Path] = {}
+        """Where the images of image volumes are mounted now."""
+        self._done: dict[str, SetUp] = {}
         self._host = host
         self._on_failed = on_failed
         self._on_wake = on_wake
@@ -134,41 +177,67 @@ class _PodVolumes:
         self._context = VolumeContext()
         self._live: dict[str, _Live] = {}
         self._lacking: set[Key] = set()
+        self._ask_again: asyncio.TimerHandle | None = None
+        self._delay = _ASK_AGAIN[0]
+
+    @property
+    def made(self) -> dict[str, SetUp]:
+        """The volumes that are ready, image volumes as far as their images are mounted."""
+        mounted = {
+            name: dataclasses.replace(self._done[name], path=path)
+            for name, path in self.images.items()
+            if name in self._done
+        }
+        return self._done | mounted
 
     async def set_up(self, pod: Pod, context: VolumeContext) -> dict[str, Path]:
         self._pod, self._context = pod, context
         self._stop_lacking()
-        results = await asyncio.gather(*(self._one(volume) for volume in pod.spec.volumes))
-        problems = [message for message in results if isinstance(message, str)]
+        wanted = used_volumes(pod)
+        results = await asyncio.gather(*(self._one(volume) for volume in wanted))
+        named = [(volume.name, result) for volume, result in zip(wanted, results, strict=True)]
+        lost = [(name, str(error)) for name, error in named if isinstance(error, ClaimError)]
+        problems = [failed(name, error) for name, error in named
+                    if isinstance(error, Exception) and not isinstance(error, ClaimError)]  # fmt: skip
+        if lost:
+            problems.append(unprocessed((name for name, it in named if isinstance(it, Exception)), lost))
+            self._ask_later()
         if problems:
             raise FailedMount(problems)
-        return {
-            volume.name: path for volume, path in zip(pod.spec.volumes, results, strict=True) if isinstance(path, Path)
-        }
+        self._delay = _ASK_AGAIN[0]
+        return {name: done.path for name, done in named if isinstance(done, SetUp)}
 
-    async def _one(self, volume: Volume) -> Path | str:
-        """Set up one volume; returns its path, or the event's text."""
+    async def _one(self, volume: Volume) -> SetUp | Exception:
+        """Set up one volume; returns the error when it cannot be done."""
         live = self._live.get(volume.name)
         if live is None:
             live = self._live[volume.name] = _Live(self, volume)
         used: dict[Key, Value | None] = {}
         try:
-            return (await live.make(used)).path
+            return await live.make(used)
         except (VolumeError, ApiError, OSError) as error:
             for key, value in used.items():
                 if value is None and key not in self._lacking:
                     self._lacking.add(key)
                     self._host.objects.hold(key, self._wake, None)
-            return failed(volume.name, error)
+            return error
 
     def _wake(self) -> None:
         if self._on_wake is not None:
-            self._on_wake(self._paths.uid)
+            self._on_wake(self.paths.uid)
+
+    def _ask_later(self) -> None:
+        """Claims may only be read, not watched, by a node: look again, soon at first."""
+        self._ask_again = asyncio.get_running_loop().call_later(self._delay, self._wake)
+        self._delay = min(self._delay * 2, _ASK_AGAIN[1])
 
     def _stop_lacking(self) -> None:
         for key in self._lacking:
             self._host.objects.release(key, self._wake)
         self._lacking.clear()
+        if self._ask_again is not None:
+            self._ask_again.cancel()
+            self._ask_again = None
 
     def pod_changed(self, pod: Pod, context: VolumeContext | None) -> None:
         old = self._pod.metadata
@@ -186,7 +255,9 @@ class _PodVolumes:
 
     async def plug(self, volume: Volume, used: dict[Key, Value | None]) -> SetUp:
         plugin = plugin_for(volume)
-        return await plugin.set_up(volume, self._pod, self._paths, self._host, self._context, used)
+        done = await plugin.set_up(volume, self._pod, self.paths, self._host, self._context, used)
+        self._done[volume.name] = done
+        return done
 
     def hold(self, key: Key, listener: Callable[[], None], known: Value | None) -> None:
         self._host.objects.hold(key, listener, known)
@@ -269,6 +340,16 @@ class _Live:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+def used_volumes(pod: Pod) -> list[Volume]:
+    """The volumes that some container of the Pod mounts, reads or takes as a device; upstream makes no others. Pure."""
+    names: set[str] = set()
+    for one in (*pod.spec.init_containers, *pod.spec.containers, *pod.spec.ephemeral_containers):
+        names.update(mount.name for mount in one.volume_mounts)
+        names.update(device.name for device in one.volume_devices)
+        names.update(selector.volume_name for selector in env.file_references(one))
+    return [volume for volume in pod.spec.volumes if volume.name in names]
 
 
 def _remove(paths: PodPaths) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import os
 import posixpath
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from nodewright.kube.api.volumes import Volume, VolumeMount
@@ -15,11 +17,14 @@ from nodewright.kube.objects import Container, Pod
 from nodewright_agent.pods.env import expand
 from nodewright_agent.pods.volumes.errors import MountError, VolumeError
 from nodewright_agent.pods.volumes.paths import PodPaths
+from nodewright_agent.pods.volumes.plugin import SetUp
 from nodewright_agent.pods.volumes.registry import PLUGINS
 from nodewright_agent.runtime import syscalls
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.mounts import unmount
 from nodewright_agent.runtime.spec import Mount
+
+log = logging.getLogger(__name__)
 
 _PROPAGATION = {None: "rprivate", "None": "rprivate", "HostToContainer": "rslave", "Bidirectional": "rshared"}
 _RESOLVE_BENEATH = 0x08
@@ -27,13 +32,22 @@ _RESOLVE = _RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known beside the Pod: its places, the host's namespace, its volumes as made, the runtime's abilities."""
+
+    paths: PodPaths
+    space: HostSpace
+    made: Mapping[str, SetUp]
+    recursive_read_only: bool = False
+
+
 def mounts_for(
     pod: Pod,
     container: Container,
     volumes: Mapping[str, Path],
     environment: Mapping[str, str],
-    paths: PodPaths,
-    space: HostSpace,
+    known: Known,
 ) -> list[Mount]:
     """The mounts of a container, outer destinations first; raises MountError in upstream's words.
 
@@ -43,43 +57,82 @@ def mounts_for(
     specs = {volume.name: volume for volume in pod.spec.volumes}
     result = []
     for index, mount in enumerate(container.volume_mounts):
-        source = volumes.get(mount.name)
-        if source is None or mount.name not in specs:
+        made = known.made.get(mount.name) or _plain(volumes.get(mount.name))
+        if made is None or made.device or mount.name not in specs:
             raise MountError(f'cannot find volume "{mount.name}" to mount into container "{container.name}"')
+        source = made.path
+        if made.host:
+            known.space.call(functools.partial(_make_missing, source))
         sub = sub_path(mount, environment)
         if sub:
-            try:
-                target = paths.subpath(mount.name, container.name, index)
-                source = space.call(functools.partial(bind_sub_path, source, sub, target))
-            except (OSError, VolumeError) as error:
-                said = f'failed to prepare subPath for volumeMount "{mount.name}" of container "{container.name}"'
-                raise MountError(f"{said}: {error}") from error
+            source = _bound(known, container, index, made, sub, specs[mount.name])
         destination = posixpath.join("/", mount.mount_path)
-        result.append(Mount(str(source), destination, "bind", options(mount, specs[mount.name])))
+        given = options(mount, specs[mount.name], made, recursive_read_only=known.recursive_read_only)
+        result.append(Mount(str(source), destination, "bind", given))
     # An outer mount that came later would hide an inner one.
     return sorted(result, key=lambda item: posixpath.normpath(item.destination).count("/"))
 
 
-def options(mount: VolumeMount, volume: Volume) -> list[str]:
+def _plain(path: Path | None) -> SetUp | None:
+    return SetUp(path) if path is not None else None
+
+
+def _make_missing(path: Path) -> None:
+    """CRI runtimes make what a hostPath names and nobody has made, as a directory."""
+    if not os.path.exists(path):
+        os.makedirs(path, mode=0o755, exist_ok=True)
+
+
+def _bound(known: Known, container: Container, index: int, made: SetUp, sub: str, volume: Volume) -> Path:
+    """The subPath of a mount, bound to a place of its own. What went wrong with the host's files is only logged."""
+    try:
+        target = known.paths.subpath(volume.name, container.name, index)
+        return known.space.call(functools.partial(bind_sub_path, made.path, sub, target))
+    except (OSError, VolumeError) as error:
+        log.warning("a subPath cannot be prepared",
+                    extra={"volume": volume.name, "container": container.name, "error": str(error)})  # fmt: skip
+        if volume.image is not None:
+            text = f"failed to mount image volume {volume.name}: subPath {sub}: no such file or directory"
+            raise MountError(text, "CreateContainerError") from None
+        text = f'failed to prepare subPath for volumeMount "{volume.name}" of container "{container.name}"'
+        raise MountError(text) from None
+
+
+def options(
+    mount: VolumeMount, volume: Volume, made: SetUp | None = None, *, recursive_read_only: bool = False
+) -> list[str]:
     """OCI mount options. Pure; raises MountError for combinations that have no meaning."""
     plugin = PLUGINS.get(volume.source)
-    read_only = mount.read_only or (plugin is not None and plugin.read_only)
+    read_only = mount.read_only or (plugin is not None and plugin.read_only) or (made is not None and made.read_only)
     if mount.mount_propagation not in _PROPAGATION:
         raise MountError(f'invalid MountPropagation mode: "{mount.mount_propagation}"')
-    result = ["rbind", "ro" if read_only else "rw", _PROPAGATION[mount.mount_propagation]]
-    recursive = mount.recursive_read_only or "Disabled"
-    if recursive == "Disabled":
-        return result
-    if recursive not in ("Enabled", "IfPossible"):
-        raise MountError(f'unknown recursive read-only mode "{recursive}"')
+    more = [option for option in made.options if option not in ("ro", "rw")] if made is not None else []
+    read_only = read_only or (made is not None and "ro" in made.options)
+    result = ["rbind", "ro" if read_only else "rw", _PROPAGATION[mount.mount_propagation], *more]
+    try:
+        rro = recursive(mount, supported=recursive_read_only)
+    except MountError as error:
+        raise MountError(f"failed to resolve recursive read-only mode: {error}") from None
+    return [*result, "rro"] if rro else result
+
+
+def recursive(mount: VolumeMount, *, supported: bool) -> bool:
+    """Whether the mounts below a mount are to be read-only, too. Pure; raises MountError in upstream's words."""
+    mode = mount.recursive_read_only or "Disabled"
+    if mode == "Disabled":
+        return False
+    said = f'volume "{mount.name}" requested recursive read-only mode, but it is'
     if not mount.read_only:
-        raise MountError(f'volume "{mount.name}" requested recursive read-only mode, but it is not read-only')
-    if result[2] != "rprivate":
-        raise MountError(
-            f'volume "{mount.name}" requested recursive read-only mode, but it is not compatible with propagation '
-            f'"{mount.mount_propagation}"'
-        )
-    return [*result, "rro"]
+        raise MountError(f"{said} not read-only")
+    if mount.mount_propagation not in (None, "None"):
+        raise MountError(f'{said} not compatible with propagation "{mount.mount_propagation}"')
+    if mode == "IfPossible":
+        return supported
+    if mode != "Enabled":
+        raise MountError(f'unknown recursive read-only mode "{mode}"')
+    if not supported:
+        raise MountError(f"{said} not supported by the runtime")
+    return True
 
 
 def sub_path(mount: VolumeMount, environment: Mapping[str, str]) -> str:

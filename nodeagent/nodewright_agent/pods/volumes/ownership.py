@@ -26,32 +26,73 @@ def fs_user(pod: Pod) -> int | None:
     return users.pop() if len(users) == 1 else None
 
 
+def change_policy(pod: Pod) -> str:
+    """The Pod's fsGroupChangePolicy."""
+    context = pod.spec.security_context
+    return (context.fs_group_change_policy if context is not None else None) or "Always"
+
+
+def hand_over(directory: str, group: int, policy: str) -> None:
+    """Give a lasting volume to the group, unless it has it already and the policy is OnRootMismatch."""
+    if policy == "OnRootMismatch" and _owned(os.stat(directory), group):
+        return
+    apply_tree(os.path.realpath(directory), group, read_only=False)
+
+
+def _owned(info: os.stat_result, group: int) -> bool:
+    wanted = _WRITABLE | _EXECUTE | stat.S_ISGID
+    return info.st_gid == group and stat.S_IMODE(info.st_mode) & wanted == wanted
+
+
 def apply_tree(directory: str, group: int, *, read_only: bool) -> None:
-    """Give a tree to the group: group-readable (and writable), directories set-gid. Symlinks are not followed."""
+    """Give a tree to the group: group-readable (and writable), directories set-gid. Symlinks are not followed.
+
+    The root comes last: as long as it is not changed, OnRootMismatch tells that the work is not done.
+    """
     mask = _READ_ONLY if read_only else _WRITABLE
-    stack = [os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)]
-    apply(stack[0], group, mask)
-    while stack:
-        here = stack.pop()
-        try:
-            for name in os.listdir(here):
-                info = os.stat(name, dir_fd=here, follow_symlinks=False)
-                if stat.S_ISLNK(info.st_mode):
-                    os.chown(name, -1, group, dir_fd=here, follow_symlinks=False)
-                elif stat.S_ISDIR(info.st_mode):
-                    child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-                    apply(child, group, mask)
-                    stack.append(child)
-                elif stat.S_ISREG(info.st_mode):
-                    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-                    try:
-                        apply(file, group, mask)
-                    finally:
-                        os.close(file)
-                else:
-                    os.chown(name, -1, group, dir_fd=here, follow_symlinks=False)
-        finally:
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _apply_below(os.dup(root), group, mask)
+        apply(root, group, mask)
+    finally:
+        os.close(root)
+
+
+def _apply_below(start: int, group: int, mask: int) -> None:
+    """Change what is in a directory; closes it. As many directories are open as the tree is deep."""
+    stack = [(start, _apply_entries(start, group, mask))]
+    try:
+        while stack:
+            here, left = stack[-1]
+            if not left:
+                os.close(here)
+                stack.pop()
+                continue
+            child = os.open(left.pop(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            stack.append((child, []))
+            stack[-1] = (child, _apply_entries(child, group, mask))
+            apply(child, group, mask)
+    finally:
+        for here, _ in stack:
             os.close(here)
+
+
+def _apply_entries(directory: int, group: int, mask: int) -> list[str]:
+    """Change the entries of a directory but for its directories, whose names are returned."""
+    directories = []
+    for name in os.listdir(directory):
+        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            directories.append(name)
+        elif stat.S_ISREG(mode):
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                apply(file, group, mask)
+            finally:
+                os.close(file)
+        else:
+            os.chown(name, -1, group, dir_fd=directory, follow_symlinks=False)
+    return directories
 
 
 def apply(fd: int, group: int, mask: int) -> None:

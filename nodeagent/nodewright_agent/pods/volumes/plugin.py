@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nodewright.kube.api.volumes import Volume
+from nodewright.kube.client import Client
 from nodewright.kube.objects import Pod
 from nodewright_agent.pods.volumes.objects import Key, ObjectCache, Value
 from nodewright_agent.pods.volumes.paths import PodPaths
@@ -18,27 +20,49 @@ from nodewright_agent.runtime.hostspace import HostSpace
 
 @dataclass(frozen=True)
 class VolumeContext:
-    """What the node contributes: its allocatable resources, for the downward API and memory-backed volumes."""
+    """What the node contributes: allocatable resources, for the downward API and memory-backed volumes; its labels.
+
+    ``labels`` None: not known yet (the API server is away).
+    """
 
     allocatable: Mapping[str, str] = field(default_factory=dict)
+    node_name: str = ""
+    labels: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Host:
-    """What plugins use besides the file system; ``space``: where hostPath volumes are."""
+    """What plugins use besides the file system; ``space``: where hostPath volumes are.
 
+    ``exclusive``: which Pod has a ReadWriteOncePod volume, by the volume's name.
+    """
+
+    client: Client
     objects: ObjectCache
     tokens: TokenSource
     space: HostSpace = field(default_factory=HostSpace)
+    exclusive: dict[str, str] = field(default_factory=dict)
+    formatting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a device is looked at and perhaps formatted: two Pods may want the same one."""
 
 
 @dataclass
 class SetUp:
-    """A volume that is ready: where it is, what it was made from, and when it must be renewed."""
+    """A volume that is ready: where it is, what it was made from, and when it must be renewed.
+
+    host        the path is the host's own, not one below the agent's state: a missing directory is made when mounted
+    device      the path is a block device's, for volumeDevices
+    read_only   whatever the mount says
+    options     more mount options
+    """
 
     path: Path
     used: dict[Key, Value | None] = field(default_factory=dict)
     renew_at: datetime | None = None
+    host: bool = False
+    device: bool = False
+    read_only: bool = False
+    options: tuple[str, ...] = ()
 
 
 class Plugin(Protocol):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from nodewright.kube.api.volumes import Volume
 from nodewright_agent.pods.volumes.emptydir import EmptyDir
-from nodewright_agent.pods.volumes.errors import VolumeError
 from nodewright_agent.pods.volumes.files import Files
 from nodewright_agent.pods.volumes.hostpath import HostPath
+from nodewright_agent.pods.volumes.imagevolumes import ImageVolume
+from nodewright_agent.pods.volumes.persistent import Claim
 from nodewright_agent.pods.volumes.plugin import Plugin
+from nodewright_agent.pods.volumes.unsupported import why_not
 
 PLUGINS: dict[str, Plugin] = {
     "emptyDir": EmptyDir(),
@@ -16,6 +18,9 @@ PLUGINS: dict[str, Plugin] = {
     "secret": Files("secret", memory=True),
     "downwardAPI": Files("downward-api", memory=True),
     "projected": Files("projected", memory=True),
+    "image": ImageVolume(),
+    "persistentVolumeClaim": Claim(),
+    "ephemeral": Claim(),
 }
 
 
@@ -23,6 +28,5 @@ def plugin_for(volume: Volume) -> Plugin:
     """The plugin of a volume; raises VolumeError for kinds that there is none for."""
     plugin = PLUGINS.get(volume.source)
     if plugin is None:
-        what = f"{volume.source} volumes are" if volume.source else "this kind of volume is"
-        raise VolumeError(f"{what} not supported yet")
+        raise why_not(volume.source, volume)
     return plugin

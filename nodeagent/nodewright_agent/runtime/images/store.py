@@ -86,6 +86,11 @@ class ImageStore:
         found = (self._image(record.id, names) for record in self._image_records())
         return sorted((image for image in found if image is not None), key=lambda i: (not i.names, i.names, i.id))
 
+    def usage(self) -> tuple[int, int]:
+        """Bytes on disk and entries of all layers, each counted once. Blocking."""
+        layers = list(records.read_all(self._layout, self._layout.layer_records, records.LayerRecord))
+        return sum(layer.size for layer in layers), sum(layer.entries for layer in layers)
+
     def origin(self, ref: str) -> str:
         """Where a name was taken from (see `NameRecord`); empty for names that the store does not have."""
         parsed = reference.parse(ref)
