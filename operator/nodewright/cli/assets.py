@@ -18,10 +18,9 @@ def command(
     output: Annotated[Format, typer.Option("--output", "-o", help="Output format.")] = Format.TABLE,
 ) -> None:
     """Find, download or build the control plane's binaries (or kind, helm, helm4) and say where each is."""
-    known = (*versions.BINARIES, *versions.TOOLS)
     for name in names or ():
-        if name not in known:
-            raise CliError(f"{name} is none of the binaries", f"known: {', '.join(known)}", USAGE)
+        if name not in versions.KNOWN:
+            raise CliError(f"{name} is none of the binaries", f"known: {', '.join(versions.KNOWN)}", USAGE)
     found = Assets().obtain(names or DEFAULTS, RichProgress())
     if output is Format.TABLE:
         print_table(["name", "path"], [[name, str(path)] for name, path in found.items()])

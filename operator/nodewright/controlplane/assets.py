@@ -57,7 +57,7 @@ class Assets:
 
     def locate(self, name: str) -> Located | None:
         """The binary from the user's directory, PATH or the cache, without fetching anything."""
-        if name not in (*versions.BINARIES, *versions.TOOLS):
+        if name not in versions.KNOWN:
             raise ValueError(f"unknown binary {name}")
         for directory in self.user_directories():
             path = directory / name

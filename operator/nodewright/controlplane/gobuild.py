@@ -22,6 +22,13 @@ from nodewright.controlplane.progress import Step
 
 _STAGING = re.compile(r"^\s*(?:replace\s+)?(k8s\.io/\S+)\s+=>\s+\./staging/", re.MULTILINE)
 _VERSION_PACKAGE = "k8s.io/component-base/version"
+# Packages beside k8s.io/kubernetes/cmd that are built with its go.mod, with their own linker flags.
+_BESIDE = {
+    "ginkgo": ("github.com/onsi/ginkgo/v2/ginkgo", ""),
+    "agnhost": ("k8s.io/kubernetes/test/images/agnhost", f"-X main.Version={versions.AGNHOST}"),
+    "nonewprivs": ("k8s.io/kubernetes/test/images/nonewprivs", ""),
+    "sample-apiserver": ("k8s.io/sample-apiserver", ""),
+}
 
 
 class BuildUnavailable(Exception):
@@ -30,13 +37,14 @@ class BuildUnavailable(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one binary is built: module, its version, the package, and the linker's flags."""
+    """How one binary is built: module, its version, the package, and the linker's flags. `test`: its test binary."""
 
     module: str
     version: str
     package: str
     ldflags: str
     go: str
+    test: bool = False
 
 
 def recipe(name: str) -> Recipe:
@@ -52,11 +60,18 @@ def recipe(name: str) -> Recipe:
         module = f"helm.sh/helm/{version.partition('.')[0]}"
         linked = f"-X {module}/internal/version.version={version}"
         return Recipe(module, version, f"{module}/cmd/helm", f"-s -w {linked}", go)
+    if project == "coredns":
+        return Recipe("github.com/coredns/coredns", version, "github.com/coredns/coredns", "-s -w", go)
+    if name in _BESIDE:
+        package, own = _BESIDE[name]
+        return Recipe("k8s.io/kubernetes", version, package, f"-s -w {own}".strip(), go)
     major, minor, _ = version.removeprefix("v").split(".")
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     flags = [f"-X {_VERSION_PACKAGE}.{key}={value}" for key, value in values.items()]
     flags.append(f"-X k8s.io/client-go/pkg/version.gitVersion={version}")
-    return Recipe("k8s.io/kubernetes", version, f"k8s.io/kubernetes/cmd/{name}", " ".join(["-s -w", *flags]), go)
+    test = name == "e2e.test"
+    package = "k8s.io/kubernetes/test/e2e" if test else f"k8s.io/kubernetes/cmd/{name}"
+    return Recipe("k8s.io/kubernetes", version, package, " ".join(["-s -w", *flags]), go, test)
 
 
 def staging_modules(go_mod: str) -> list[str]:
@@ -123,11 +138,10 @@ def _staging_of(go: Path, made: Recipe, work: Path, env: Mapping[str, str]) -> l
 
 
 def _compile(go: Path, made: Recipe, target: Path, work: Path, env: Mapping[str, str], step: Step) -> None:
-    """Run `go build`, showing each package as it is compiled (-v prints them on standard error)."""
+    """Run `go build`, showing each package as it is compiled (-v prints them on standard error; `go test` cannot)."""
     argv = [
         str(go),
-        "build",
-        "-v",
+        *(("test", "-c") if made.test else ("build", "-v")),
         "-mod=mod",
         "-trimpath",
         "-buildvcs=false",
@@ -135,7 +149,7 @@ def _compile(go: Path, made: Recipe, target: Path, work: Path, env: Mapping[str,
         "-o",
         str(target),
     ]
-    step.update("resolving Go modules")
+    step.update("resolving Go modules" if not made.test else "compiling, which takes many minutes")
     process = subprocess.Popen(
         [*argv, made.package], cwd=work, env=dict(env),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",

@@ -9,14 +9,27 @@ ETCD = "v3.6.8"
 KIND = "v0.33.0"
 HELM3 = "v3.22.0"
 HELM4 = "v4.3.1"
+COREDNS = "v1.14.7"
+AGNHOST = "2.63.0"  # the version that the tests of KUBERNETES ask for
 GO_MINIMUM = (1, 26)
 
 KUBERNETES_BINARIES = ("kube-apiserver", "kube-controller-manager", "kubectl", "kube-scheduler")
 BINARIES = ("etcd", *KUBERNETES_BINARIES)
 # What `make kind-up` and `make e2e-kind` need besides; "helm" is Helm 3, "helm4" stands beside it.
 TOOLS = ("kind", "helm", "helm4")
+# What benchmarks run in turns with our own parts, besides the binaries above.
+COUNTERPARTS = ("kubelet",)
+# What `make conformance` runs: no release has them as files of their own, they are always built.
+CONFORMANCE = ("e2e.test", "ginkgo", "agnhost", "nonewprivs", "sample-apiserver", "coredns")
+KNOWN = (*BINARIES, *TOOLS, *COUNTERPARTS, *CONFORMANCE)
 
-_RELEASES = {"etcd": ("etcd", ETCD), "kind": ("kind", KIND), "helm": ("helm", HELM3), "helm4": ("helm", HELM4)}
+_RELEASES = {
+    "etcd": ("etcd", ETCD),
+    "kind": ("kind", KIND),
+    "helm": ("helm", HELM3),
+    "helm4": ("helm", HELM4),
+    "coredns": ("coredns", COREDNS),
+}
 
 
 def release_of(name: str) -> tuple[str, str]:

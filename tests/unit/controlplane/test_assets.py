@@ -353,7 +353,7 @@ def test_two_at_once_fetch_once(environ: dict[str, str], mirror: Mirror) -> None
 
 def test_unknown_names_are_a_mistake_of_ours(environ: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="unknown binary"):
-        Assets(environ).obtain(["kubelet"])
+        Assets(environ).obtain(["kube-nothing"])
 
 
 def test_the_official_hosts_are_the_default() -> None:
