@@ -11,7 +11,7 @@ E2E := tests/e2e/common tests/e2e/embedded
 # Tests beside real processes can be hit by a busy machine. In CI, what failed gets one more chance, and the log says so.
 again = $(if $(CI),|| { echo "--- once more (in CI only): what failed"; $(1); })
 
-.PHONY: help setup assets images demo kind-up kind-down test lint unit integration differential-nightly e2e e2e-kind e2e-kind-if-possible bench lock clean
+.PHONY: help setup assets images demo kind-up kind-down test lint unit integration differential-nightly e2e e2e-kind e2e-kind-if-possible conformance bench lock clean
 
 help:            ## this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -64,6 +64,11 @@ e2e-kind: setup  ## the chart in kind, with Nodewright as the service proxy and 
 e2e-kind-if-possible: setup
 	@tools/kind/e2e.sh || { status=$$?; [ $$status = 2 ] && [ -z "$(KIND_REQUIRED)" ] || exit $$status; \
 	  echo "SKIPPED: the end-to-end tests in kind (the reason stands above)"; }
+
+# FOCUS and SKIP are regular expressions of test names, PROCS the number of tests at a time, OUT the folder of the results.
+conformance: setup   ## upstream's conformance tests (e2e.test) against a cluster of their own; an hour or more
+	@PYTHONPATH=tools $(BIN)/python -m conformance $(if $(FOCUS),--focus='$(FOCUS)') $(if $(SKIP),--skip='$(SKIP)') \
+	  $(if $(PROCS),--procs=$(PROCS)) $(if $(OUT),--out='$(OUT)') $(if $(CLUSTER),--cluster='$(CLUSTER)')
 
 bench: assets    ## the figures of the README, in turns with the upstream counterpart
 	$(BIN)/python tests/bench/run.py
