@@ -20,7 +20,8 @@ from nodewright.kube.objects import (
     NodeStatus,
     NodeSystemInfo,
 )
-from nodewright_agent.config import BUILT_IN_HANDLERS, AgentConfig
+from nodewright_agent.config import AgentConfig
+from nodewright_agent.configcheck import BUILT_IN_HANDLERS
 from nodewright_agent.eviction import reading, signals
 from nodewright_agent.node.facts import HostFacts
 from nodewright_agent.runtime.images.model import Image

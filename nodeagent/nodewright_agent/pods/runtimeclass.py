@@ -15,7 +15,7 @@ from nodewright.kube.client import Client
 from nodewright.kube.errors import ApiError, NotFound
 from nodewright.kube.objects import Pod
 from nodewright.kube.resources import Resource
-from nodewright_agent.config import BUILT_IN_HANDLERS
+from nodewright_agent.configcheck import BUILT_IN_HANDLERS
 from nodewright_agent.pods.records import Records
 
 RUNTIMECLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False)

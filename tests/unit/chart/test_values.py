@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from nodewright.cli import cleanup
-from nodewright_agent.config import AgentConfig, check
+from nodewright_agent.config import AgentConfig
+from nodewright_agent.configcheck import check
 from support.chart import CHART, HELMS, ROOT, find, render, template
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
