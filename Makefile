@@ -71,6 +71,7 @@ conformance: setup   ## upstream's conformance tests (e2e.test) against a cluste
 	  $(if $(PROCS),--procs=$(PROCS)) $(if $(OUT),--out='$(OUT)') $(if $(CLUSTER),--cluster='$(CLUSTER)')
 
 bench: assets    ## the figures of the README, in turns with the upstream counterpart
+	@PYTHON=$(PYTHON) tools/setup.sh bench
 	$(BIN)/python tests/bench/run.py
 
 lock: setup      ## requirements/*.txt: every Python package with its hashes

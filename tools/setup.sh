@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Make .venv from hashed requirements and install the Debian packages that are missing. Quick when nothing is to do.
+# `setup.sh bench` also installs what benchmarks compare with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -24,6 +25,9 @@ gcc gcc
 linux.uml user-mode-linux
 docker-registry docker-registry
 skopeo skopeo'
+[ "${1:-}" != bench ] || needs="$needs
+containerd containerd
+/usr/lib/cni/bridge containernetworking-plugins"
 PATH=$PATH:/usr/sbin:/sbin
 missing=
 while read -r probe package; do

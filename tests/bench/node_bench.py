@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.node_contenders import Contender, Kubelet, Nodewright, cost, missing
 from bench.pod_start_bench import ready, service_account
+from bench.run import NODE_FIGURES
 from nodewright.controlplane.assets import Assets
 from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
@@ -45,16 +46,6 @@ from support.agent_node import IMAGE
 from support.network import own_namespace
 
 CONTENDERS: dict[str, Callable[[LocalCluster, Path], Contender]] = {"nodewright": Nodewright, "kubelet": Kubelet}
-FIGURES = (
-    ("API create to Running and ready observed, p50", "start", "{:.3f} s"),
-    ("API delete to gone, grace 1 s, SIGTERM ignored, p50", "delete", "{:.2f} s"),
-    ("burst of Pods, until all are Running and ready", "burst", "{:.2f} s"),
-    ("memory of the node's processes without Pods (PSS)", "memory", "{:.1f} MB"),
-    ("memory that each Pod adds (PSS, helpers included)", "memory_per_pod", "{:.2f} MB"),
-    ("CPU with Pods at rest, of one core", "rest", "{:.2f} %"),
-)
-"""Title, field of a round, and how it is written."""
-
 WARM_UP = 3
 NODE_DIRECTORIES = ("/var/lib/kubelet", "/var/log/containers")
 """Where kubelet writes whatever it is told; covered in the benchmark's own mount namespace."""
@@ -94,19 +85,24 @@ class Watcher:
         await asyncio.wait_for(asyncio.gather(*(self._gone[name].wait() for name in names)), 120)
 
     async def run(self) -> None:
-        """Follow all Pods."""
-        listed = await self._client.list(PODS, "default")
-        async for event in self._client.watch(PODS, "default", type=dict, resource_version=listed.resource_version):
-            name = event.object["metadata"].get("name", "")
-            if name not in self._running:
-                continue
-            if event.type == "DELETED":
-                self._gone[name].set()
-                continue
-            status = event.object["status"]
-            containers = status.get("containerStatuses") or []
-            if status.get("phase") == "Running" and containers and all(entry["ready"] for entry in containers):
-                self._running[name].set()
+        """Follow all Pods. The server ends a watch after some minutes: the next goes on from where it was."""
+        version = (await self._client.list(PODS, "default")).resource_version
+        while True:
+            async for event in self._client.watch(PODS, "default", type=dict, resource_version=version):
+                version = event.object["metadata"]["resourceVersion"]
+                self._note(event.type, event.object)
+
+    def _note(self, kind: str, pod: dict[str, Any]) -> None:
+        name = pod["metadata"].get("name", "")
+        if name not in self._running:
+            return
+        if kind == "DELETED":
+            self._gone[name].set()
+            return
+        status = pod["status"]
+        containers = status.get("containerStatuses") or []
+        if status.get("phase") == "Running" and containers and all(entry["ready"] for entry in containers):
+            self._running[name].set()
 
 
 class Round:
@@ -258,7 +254,7 @@ def main() -> None:
         return
     names = list(dict.fromkeys(found["contender"] for found in rounds))
     print(f"{'figure':<54}" + "".join(f"{name:>14}" for name in names) + f"{'ratio':>8}")
-    for title, field, form in FIGURES:
+    for title, field, form in NODE_FIGURES:
         values = [statistics.median(found[field] for found in rounds if found["contender"] == name) for name in names]
         ratio = f"{values[0] / values[1]:.2f}" if len(values) > 1 and values[1] else "-"
         print(f"{title:<54}" + "".join(f"{form.format(value):>14}" for value in values) + f"{ratio:>8}")
