@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -177,19 +178,12 @@ class ImageVolumeSource(KubeStruct):
     pull_policy: str = ""
 
 
-class Volume(KubeStruct):
-    """A volume. Sources that Nodewright does not implement are kept as dicts, so that it can name and refuse them."""
+class ForeignSources(KubeStruct):
+    """Sources that Nodewright does not implement, kept as dicts so that it can name and refuse them."""
 
-    name: str
-    empty_dir: EmptyDirVolumeSource | None = None
-    host_path: HostPathVolumeSource | None = None
-    config_map: ConfigMapVolumeSource | None = None
-    secret: SecretVolumeSource | None = None
-    downward_api: DownwardAPIVolumeSource | None = None
-    projected: ProjectedVolumeSource | None = None
-    image: ImageVolumeSource | None = None
-    persistent_volume_claim: PersistentVolumeClaimVolumeSource | None = None
-    ephemeral: dict[str, Any] | None = None
+    NOT_SOURCES: ClassVar[frozenset[str]]
+    """The fields that say something else than where the storage is."""
+
     csi: dict[str, Any] | None = None
     nfs: dict[str, Any] | None = None
     iscsi: dict[str, Any] | None = None
@@ -215,12 +209,27 @@ class Volume(KubeStruct):
     @property
     def source(self) -> str:
         """The JSON name of the source that is set, or "" when it is one from the future."""
-        for attribute, wire in _VOLUME_SOURCES:
-            if getattr(self, attribute) is not None:
-                return wire
-        return ""
+        return next((wire for attribute, wire in _sources(type(self)) if getattr(self, attribute) is not None), "")
 
 
-_VOLUME_SOURCES = tuple(
-    (field.name, field.encode_name) for field in msgspec.structs.fields(Volume) if field.name != "name"
-)
+@functools.cache
+def _sources(kind: type[ForeignSources]) -> tuple[tuple[str, str], ...]:
+    fields = msgspec.structs.fields(kind)
+    return tuple((field.name, field.encode_name) for field in fields if field.name not in kind.NOT_SOURCES)
+
+
+class Volume(ForeignSources, kw_only=True):
+    """A volume of a Pod."""
+
+    NOT_SOURCES: ClassVar[frozenset[str]] = frozenset({"name"})
+
+    name: str
+    empty_dir: EmptyDirVolumeSource | None = None
+    host_path: HostPathVolumeSource | None = None
+    config_map: ConfigMapVolumeSource | None = None
+    secret: SecretVolumeSource | None = None
+    downward_api: DownwardAPIVolumeSource | None = None
+    projected: ProjectedVolumeSource | None = None
+    image: ImageVolumeSource | None = None
+    persistent_volume_claim: PersistentVolumeClaimVolumeSource | None = None
+    ephemeral: dict[str, Any] | None = None
