@@ -21,7 +21,7 @@ from nodewright_agent.node.keeper import NodeKeeper
 from nodewright_agent.node.networking import NodeNetworking
 from nodewright_agent.node.registration import own_labels
 from nodewright_agent.node.status import unreserved_cpu
-from nodewright_agent.pods import refs, security, spec
+from nodewright_agent.pods import pullassembly, refs, security, spec
 from nodewright_agent.pods.admission import admit, lacking, mismatch, resize_refusal
 from nodewright_agent.pods.backoff import BackoffPolicy
 from nodewright_agent.pods.machine import Settings
@@ -31,7 +31,6 @@ from nodewright_agent.pods.podfiles import PodFiles
 from nodewright_agent.pods.ports import Clock, Exit
 from nodewright_agent.pods.preemption import victims
 from nodewright_agent.pods.probes.runner import ProbeRunner
-from nodewright_agent.pods.pulling import ImagePuller
 from nodewright_agent.pods.qos import QosCgroups
 from nodewright_agent.pods.records import Records
 from nodewright_agent.pods.resources import CgroupSettings
@@ -41,6 +40,7 @@ from nodewright_agent.pods.static.manager import StaticPods
 from nodewright_agent.pods.static.mirrors import MirrorPods
 from nodewright_agent.pods.status import NodeFacts
 from nodewright_agent.pods.status_writer import StatusWriter
+from nodewright_agent.pods.streams import AgentStreams
 from nodewright_agent.pods.trace import Tracer
 from nodewright_agent.pods.view import AgentPodsView
 from nodewright_agent.pods.volumes.manager import VolumeManager
@@ -49,7 +49,6 @@ from nodewright_agent.proxy.config import ProxyConfig
 from nodewright_agent.runtime import cgroup_math, hosttools, userns
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.images.containerd import Containerd
-from nodewright_agent.runtime.images.store import ImageStore
 from nodewright_agent.runtime.runtime import Runtime
 from nodewright_agent.runtime.sandbox import Sandboxes
 from nodewright_agent.runtime.spec import ExitInfo
@@ -122,7 +121,7 @@ async def assemble(
     """Open everything, and close it again at the end; what runs on the host goes on."""
     client = clients.node
     async with contextlib.AsyncExitStack() as stack:
-        images = ImageStore(Path(config.image_root))
+        images = pullassembly.store(config)
         stack.push_async_callback(images.close)
         settings = NetworkConfig(
             state_dir=config.state / "network", cluster_cidr=config.cluster_cidr, mtu=config.pod_mtu
@@ -172,13 +171,15 @@ async def assemble(
         )
         keeper.user_namespaces = users.supported
         keeper.recursive_read_only = recursive
+        await runtime.know(config.runtime_handlers.values())
+        keeper.handlers = {name: runtime.info.handlers[path] for name, path in config.runtime_handlers.items()}
         parts = Parts(
             runtime=runtime,
             sandboxes=Sandboxes(config.run / "sb", private=not space.separate),
             users=users,
             network=network,
             volumes=volumes,
-            puller=ImagePuller(images, client, recorder, clock, sources),
+            puller=pullassembly.puller(config, images, client, recorder, clock, sources),
             classes=RuntimeClasses(client, records, config.runtime_handlers),
             files=PodFiles(config, space, lambda: clusterdns.addresses(services.get(clusterdns.SERVICE))),
             records=records,
@@ -280,14 +281,16 @@ def _server(
     client_ca = Path(config.client_ca_file) if config.client_ca_file else None
     if client_ca is None and clients.identity is not None:
         client_ca = clients.identity.authority.file
+    view = AgentPodsView(manager, parts.runtime, config, parts.files.cluster_dns)
     return KubeletServer(
-        AgentPodsView(manager, parts.runtime, config, parts.files.cluster_dns),
+        view,
+        streams=AgentStreams(manager, parts.runtime, parts.sandboxes, view.pods),
         node_name=config.node_name,
         tls=ServingTLS(cert, key, client_ca),
         authenticator=Authenticator(clients.node),
         authorizer=(EveryCertificate if config.standalone else Authorizer)(clients.node, config.node_name),
         stats=upkeep.usage,
-        counters=upkeep.metrics,
+        counters=lambda: upkeep.metrics() + parts.puller.metrics.text(),
         probes=prober.metrics.text,
         machine=(keeper.facts.cpus, keeper.facts.memory),
         address=config.bind_address,

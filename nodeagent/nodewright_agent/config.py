@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from nodewright_agent.configcheck import check
+from nodewright_agent.runtime.images.pullsettings import PullSettings
 
 
 class ConfigError(Exception):
@@ -30,7 +31,7 @@ class PriorityGrace(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     shutdown_grace_period_seconds: int
 
 
-class AgentConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class AgentConfig(PullSettings, msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Settings of one agent. Paths are absolute; sizes in bytes; times in seconds.
 
     The file's keys are these field names. What is left out is derived in ``complete``: the node's name from the host

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodewright.kube import quantity
+from nodewright_agent.runtime.images import pullsettings
 
 if TYPE_CHECKING:
     from nodewright_agent.config import AgentConfig
@@ -57,6 +58,7 @@ def check(config: AgentConfig) -> list[str]:
     for index, taint in enumerate(config.register_with_taints):
         if taint.effect not in ("NoSchedule", "PreferNoSchedule", "NoExecute"):
             problems.append(f"register_with_taints[{index}].effect: {taint.effect!r} is unknown")
+    problems += pullsettings.check(config)
     return problems
 
 

@@ -2,7 +2,7 @@
 
 ``NODEWRIGHT_FAILPOINTS="name=action[,name=action...]"`` with the actions
 
-- ``exit``: end the process at once as ``kill -9`` would (no clean-up, no buffers written),
+- ``exit``: end the process at once as ``kill -9`` would (no clean-up, no buffers written); stderr tells where,
 - ``error`` or ``error:TEXT``: raise ``FailpointError``,
 - ``delay:SECONDS``: block this thread for so long,
 - ``stop``: SIGSTOP to oneself, for tests that look at the host while the agent stands still.
@@ -17,6 +17,7 @@ import signal
 import time
 
 EXIT_CODE = 86
+EXIT_MARK = "killed at failpoint "
 
 
 class FailpointError(RuntimeError):
@@ -39,6 +40,7 @@ class _Action:
             self.passes -= 1
             return
         if self.kind == "exit":
+            os.write(2, f"\n{EXIT_MARK}{name}\n".encode())
             os._exit(EXIT_CODE)
         if self.kind == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)

@@ -56,6 +56,8 @@ async def _serve(config: AgentConfig, clients: Clients, health: Health, ready: C
         recovered = recover(found)
         counts = {"pods": len(recovered.restored), "orphans": len(recovered.orphans)}
         log.info("agent starts", extra={"node": config.node_name, **counts})
+        for cid in recovered.surplus:
+            await node.parts.runtime.delete(cid)
         if ready is not None:
             ready(node)
         stop = _stop_signals()

@@ -12,15 +12,30 @@ _DOCKERS_MOUNT = re.compile(r"/overlay2/[0-9a-f]{20,}|/netns/[0-9a-f]{12}$")
 def snapshot(marks: tuple[str, ...] = ()) -> dict[str, list[str]]:
     """Links, namespaces, mounts, cgroups, rules, sysctls, and processes whose command line has one of ``marks``."""
     return {
-        "links": _lines("ip", "-o", "-br", "link"),
-        "addresses": _lines("ip", "-o", "addr", "show", "scope", "global"),
-        "routes": _lines("ip", "route"),
-        "rules": _lines("nft", "list", "ruleset"),
+        **network(),
         "netns": sorted(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else [],
         "mounts": sorted(path for path in _mount_points() if not _DOCKERS_MOUNT.search(path)),
         "cgroups": sorted({str(path.relative_to("/sys/fs/cgroup")) for path in _cgroups()}),
         "runtime files": sorted(str(path) for path in Path("/run").glob("nodewright/*/*")),
         "ip_forward": [Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()],
+        "processes": sorted(_processes(marks)),
+    }
+
+
+def network() -> dict[str, list[str]]:
+    """Links, addresses, routes and rules of the network namespace that we are in."""
+    return {
+        "links": _lines("ip", "-o", "-br", "link"),
+        "addresses": _lines("ip", "-o", "addr", "show", "scope", "global"),
+        "routes": _lines("ip", "route"),
+        "rules": _lines("nft", "list", "ruleset"),
+    }
+
+
+def mentioned(marks: tuple[str, ...]) -> dict[str, list[str]]:
+    """Mounts and processes that name one of ``marks``, on a machine where others work too."""
+    return {
+        "mounts": sorted(path for path in _mount_points() if any(mark in path for mark in marks)),
         "processes": sorted(_processes(marks)),
     }
 

@@ -76,8 +76,8 @@ class Hosted:
             Pod,
         )
         volumes = {"host": Path(data), "scratch": scratch}
-        paths = PodPaths(self.host.state / "pods", "pod-1")
-        made = mounts.mounts_for(pod, pod.spec.containers[0], volumes, {}, paths, self.space)
+        known = mounts.Known(PodPaths(self.host.state / "pods", "pod-1"), self.space, {})
+        made = mounts.mounts_for(pod, pod.spec.containers[0], volumes, {}, known)
         resolv = self.host.state / "resolv.conf"
         resolv.write_text(self.space.read_text("/etc/resolv.conf"))
         made.append(msgspec.structs.replace(made[0], source=str(resolv), destination="/resolv", options=["rbind"]))

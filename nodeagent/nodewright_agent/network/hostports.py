@@ -26,6 +26,7 @@ from pathlib import Path
 import msgspec
 
 from nodewright.kube.objects import ContainerPort, Pod
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.network.addresses import NetworkError
 from nodewright_agent.proxy.hostaddresses import HostAddresses
 
@@ -166,6 +167,8 @@ class HostPorts:
     def start(self, known: Iterable[str]) -> None:
         """Take up the ports of pods that have an address (``known``), drop the others', and make the table."""
         alive = set(known)
+        for path in self._directory.glob("*.tmp"):
+            path.unlink(missing_ok=True)  # a crash came before it was renamed
         for path in sorted(self._directory.glob("*.json")):
             uid = path.stem
             try:
@@ -189,7 +192,9 @@ class HostPorts:
         path = self._directory / f"{pod_uid}.json"
         temporary = path.with_suffix(".tmp")
         temporary.write_bytes(msgspec.json.encode(wanted))
+        failpoint("ports.written")
         os.replace(temporary, path)
+        failpoint("ports.recorded")
         self._by_pod[pod_uid] = wanted
         try:
             self._apply()
@@ -197,6 +202,7 @@ class HostPorts:
             del self._by_pod[pod_uid]
             path.unlink(missing_ok=True)
             raise
+        failpoint("ports.opened")
         _forget_flows(wanted)
 
     def withdraw(self, pod_uid: str) -> None:
@@ -204,6 +210,7 @@ class HostPorts:
         before = self._by_pod.pop(pod_uid, None)
         if before is not None:
             self._apply()
+            failpoint("ports.closed")
             _forget_flows(before)
         (self._directory / f"{pod_uid}.json").unlink(missing_ok=True)
 

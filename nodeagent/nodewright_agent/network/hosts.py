@@ -25,10 +25,12 @@ NETNS_DIR = Path("/run/netns")
 RECORDS = Path("/run/nodewright/hosts")
 
 
-def setup_bridge(bridge: str, cidr: str, *, nat: bool) -> None:
+def setup_bridge(bridge: str, cidr: str, *, nat: bool, pods: str = "") -> None:
     """Make ``bridge`` with the address ``cidr`` (such as ``10.180.0.1/24``); idempotent.
 
     With ``nat``, node hosts reach what this machine reaches: forwarding on, and their subnet masqueraded.
+    With ``pods``, this machine reaches that subnet, too: kube-apiserver calls webhooks, and proxies to Pods. It asks
+    on the bridge who has an address, and the node host of the Pod answers (see ``create``): no route per node.
     """
     interface = IPv4Interface(cidr)
     record = _record(bridge)
@@ -36,7 +38,7 @@ def setup_bridge(bridge: str, cidr: str, *, nat: bool) -> None:
         RECORDS.mkdir(parents=True, exist_ok=True)
         forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
         record.write_text(json.dumps({"subnet": str(interface.network), "ip_forward": forwarding, "nat": nat}))
-    _in_thread(lambda: _bridge(bridge, interface))
+    _in_thread(lambda: _bridge(bridge, interface, pods))
     if nat:
         links.write_sysctl("net.ipv4.ip_forward", "1")
         masquerade.ensure(_rule(bridge, str(interface.network)))
@@ -65,7 +67,10 @@ def remove_bridge(bridge: str) -> None:
 
 
 def create(name: str, netns: str, bridge: str, address: str, gateway: str) -> None:
-    """Make the node host ``name`` in the namespace ``netns``, at ``address`` (with prefix length); idempotent."""
+    """Make the node host ``name`` in the namespace ``netns``, at ``address`` (with prefix length); idempotent.
+
+    It answers on the bridge for the addresses of its Pods.
+    """
     path = NETNS_DIR / netns
     if not path.exists():
         _ip("netns", "add", netns)
@@ -100,14 +105,23 @@ def _connect(host_end: str, bridge: str, netns: Path, node: PodAddress) -> None:
         try:
             links.add_veth(handle, host_end, index, netns, {"ifname": "eth0", "address": node.mac}, hairpin=False)
             links.inside(netns, lambda: links.configure_inside("eth0", node))
+            links.inside(netns, lambda: _answer_for_pods("eth0"))
         except Exception:
             links.delete_link(handle, host_end)  # so that the next call starts from nothing
             raise
 
 
-def _bridge(bridge: str, interface: IPv4Interface) -> None:
+def _answer_for_pods(ifname: str) -> None:
+    """The kernel answers for what it reaches through another link: its own pods, not those of other nodes."""
+    links.write_sysctl(f"net.ipv4.conf.{ifname}.proxy_arp", "1")
+    links.write_sysctl(f"net.ipv4.neigh.{ifname}.proxy_delay", "0")  # up to 0.8 s otherwise
+
+
+def _bridge(bridge: str, interface: IPv4Interface, pods: str) -> None:
     with links.netlink() as handle:
-        links.ensure_bridge(handle, bridge, str(interface.ip), interface.network.prefixlen)
+        index = links.ensure_bridge(handle, bridge, str(interface.ip), interface.network.prefixlen)
+        if pods:
+            handle.route("replace", dst=pods, oif=index, prefsrc=str(interface.ip), scope="link")
 
 
 def _delete(name: str) -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.network import forwarding, hostports, links, masquerade
 from nodewright_agent.network.addresses import (
     BRIDGE,
@@ -174,6 +175,7 @@ class PodNetwork:
     def _attach(self, pod_uid: str, netns: Path) -> PodAddress:
         subnet, pool = self._started()
         address = pod_address(pool.assign(pod_uid), subnet)
+        failpoint("network.assigned")
         name = host_link(pod_uid)
         with links.netlink() as handle:
             if links.index_of(handle, name) is not None:
@@ -185,19 +187,24 @@ class PodNetwork:
                 peer["mtu"] = str(self._config.mtu)
             try:
                 links.add_veth(handle, name, self._bridge, netns, peer, hairpin=True)
+                failpoint("network.linked")
                 links.inside(netns, lambda: links.configure_inside("eth0", address))
             except Exception:
                 links.delete_link(handle, name)
                 pool.release(pod_uid)
                 raise
+        failpoint("network.attached")
         return address
 
     def _detach(self, pod_uid: str) -> None:
         self._ports.withdraw(pod_uid)
+        failpoint("network.withdrawn")
         with links.netlink() as handle:
             links.delete_link(handle, host_link(pod_uid))
+        failpoint("network.unlinked")
         if self._pool is not None:
             self._pool.release(pod_uid)
+        failpoint("network.released")
 
     def _sync_routes(self, wanted: frozenset[NodeRoute]) -> None:
         problems: list[str] = []

@@ -21,6 +21,7 @@ from nodewright_agent.node.registration import register
 from nodewright_agent.node.status import allocatable, changed, extended, node_status, node_status_patch
 from nodewright_agent.pods.ports import Clock, Events
 from nodewright_agent.pods.times import rfc3339
+from nodewright_agent.runtime.features import RuntimeFeatures
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.images.model import Image
 
@@ -53,6 +54,8 @@ class NodeKeeper:
         """Whether pods can have user namespaces here."""
         self.recursive_read_only = False
         """Whether mounts can be made read-only with those below them."""
+        self.handlers: Mapping[str, RuntimeFeatures] = {}
+        """What the runtime handlers of the settings can do of this."""
         self.node: Node | None = None
         self.known = asyncio.Event()
         """Set once ``node`` is what the API server has: before, nobody can say which pods it would match."""
@@ -121,6 +124,7 @@ class NodeKeeper:
             present,
             user_namespaces=self.user_namespaces,
             recursive_read_only=self.recursive_read_only,
+            handlers=self.handlers,
         )
 
     def allocatable(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ from nodewright_agent.config import AgentConfig
 from nodewright_agent.configcheck import BUILT_IN_HANDLERS
 from nodewright_agent.eviction import reading, signals
 from nodewright_agent.node.facts import HostFacts
+from nodewright_agent.runtime.features import RuntimeFeatures
 from nodewright_agent.runtime.images.model import Image
 
 KUBELET_VERSION = "v1.36.3"
@@ -33,11 +34,14 @@ MAX_IMAGES = 50
 MAX_NAMES = 5
 
 DECLARED = (
+    "ExtendWebSocketsToKubelet",
     "InPlacePodLevelResourcesVerticalScaling",
     "InPlacePodVerticalScalingInitContainers",
     "RestartAllContainersOnContainerExits",
 )
 """Features of this node by which the scheduler and admission go (KEP-5328): only what is true, sorted."""
+DECLARED_WITH_USER_NAMESPACES = ("UserNamespacesHostNetworkSupport",)
+"""Those of a host that has user namespaces for pods: with the host's network too (KEP-5607)."""
 
 _HEARTBEATS = ("lastHeartbeatTime",)
 
@@ -96,8 +100,14 @@ def node_status(
     *,
     user_namespaces: bool = False,
     recursive_read_only: bool = False,
+    handlers: Mapping[str, RuntimeFeatures] | None = None,
 ) -> NodeStatus:
-    """Return the whole status that this node owns; ``present`` is what the API has, for extended resources."""
+    """Return the whole status that this node owns; ``present`` is what the API has, for extended resources.
+
+    ``handlers``: what those of the settings can do of what the node can.
+    """
+    node = RuntimeFeatures(recursive_read_only=recursive_read_only, user_namespaces=user_namespaces)
+    known = {**dict.fromkeys(BUILT_IN_HANDLERS, node), **(handlers or {})}
     others = extended(present.capacity) if present is not None else {}
     return NodeStatus(
         capacity={**capacity(config, facts), **others},
@@ -119,18 +129,19 @@ def node_status(
         ),
         images=_images(images),
         runtime_handlers=[
-            _handler(name, user_namespaces, recursive_read_only)
+            _handler(name, node, known.get(name) or RuntimeFeatures())
             for name in (*BUILT_IN_HANDLERS, *sorted(config.runtime_handlers))
         ],
         features=NodeFeatures(supplemental_groups_policy=True),
-        declared_features=list(DECLARED),
+        declared_features=sorted((*DECLARED, *(DECLARED_WITH_USER_NAMESPACES if user_namespaces else ()))),
     )
 
 
-def _handler(name: str, user_namespaces: bool, recursive_read_only: bool) -> NodeRuntimeHandler:
-    """Describe a runtime handler by what is true."""
+def _handler(name: str, node: RuntimeFeatures, own: RuntimeFeatures) -> NodeRuntimeHandler:
+    """Describe a runtime handler by what is true of the host and of its program."""
     features = NodeRuntimeHandlerFeatures(
-        recursive_read_only_mounts=recursive_read_only, user_namespaces=user_namespaces
+        recursive_read_only_mounts=node.recursive_read_only and own.recursive_read_only,
+        user_namespaces=node.user_namespaces and own.user_namespaces,
     )
     return NodeRuntimeHandler(name=name, features=features)
 

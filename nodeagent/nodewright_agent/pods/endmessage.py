@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from nodewright.kube.objects import Container
@@ -48,6 +49,8 @@ def log_end(data: str) -> str:
             lines.append(text)
         open_line = parts[2] == "P"
     joined = "".join(line + "\n" for line in lines[-MAX_LOG_LINES:])
+    if open_line:
+        joined = joined[:-1]  # what was written last had no end of line
     return joined.encode()[-MAX_LOG_BYTES:].decode(errors="ignore")
 
 
@@ -66,6 +69,8 @@ def _tail(path: Path, limit: int) -> str:
         return ""
     try:
         with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return ""
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - limit))
             return file.read(limit).decode(errors="replace")

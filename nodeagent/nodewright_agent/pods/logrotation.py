@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.runtime.errors import ContainerRuntimeError
 from nodewright_agent.runtime.spec import ContainerRecord
 
@@ -44,6 +45,9 @@ class Containers(Protocol):
 
     async def rotate_log(self, cid: str, to: Path) -> None:
         """Rename a log, and return when there is a new one."""
+
+    async def reopen_log(self, cid: str) -> None:
+        """Return when there is a log again where one should be."""
 
 
 class Upkeep(NamedTuple):
@@ -114,6 +118,9 @@ class LogRotator:
         try:
             status = os.lstat(path)
         except FileNotFoundError:
+            # An agent was killed between renaming it and telling the monitor, who still writes to the renamed one.
+            if any(path.parent.glob(f"{path.name}.*")):
+                await self._containers.reopen_log(record.id)
             return
         # What a Pod with a writable hostPath may have put here is none of ours.
         if not stat.S_ISREG(status.st_mode) or status.st_size < self.limits.max_size:
@@ -156,5 +163,7 @@ def _compress(directory: int, name: str) -> None:
         target = os.open(temporary, flags, stat.S_IMODE(status.st_mode), dir_fd=directory)
         with open(target, "wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6) as packed:
             shutil.copyfileobj(plain, packed, 1 << 20)
+    failpoint("log.packed")
     os.rename(temporary, f"{name}{_COMPRESSED}", src_dir_fd=directory, dst_dir_fd=directory)
+    failpoint("log.compressed")
     os.unlink(name, dir_fd=directory)

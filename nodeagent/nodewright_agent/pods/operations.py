@@ -11,6 +11,7 @@ from typing import Protocol
 
 from nodewright.kube.errors import ApiError
 from nodewright.kube.objects import Container, LifecycleHandler, Pod, Service
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.network import hostports
 from nodewright_agent.network.hostports import PortMapping
 from nodewright_agent.pods import endmessage, env, hooks, podfiles, recovery, refs, resources, spec
@@ -28,7 +29,7 @@ from nodewright_agent.pods.volumes import imagevolumes
 from nodewright_agent.pods.volumes.errors import FailedMount, MountError
 from nodewright_agent.pods.volumes.manager import VolumeManager
 from nodewright_agent.pods.volumes.plugin import VolumeContext
-from nodewright_agent.runtime import cgroup_math
+from nodewright_agent.runtime import cgroup_math, pause
 from nodewright_agent.runtime.errors import ContainerNotFound, ContainerRuntimeError, RunContainerError
 from nodewright_agent.runtime.images.model import Image
 from nodewright_agent.runtime.runtime import Runtime
@@ -100,8 +101,12 @@ class PodOperations:
         parts.runtime.prewarm()  # a container follows within milliseconds
         hostname = parts.files.hostname(pod)
         await parts.classes.choose(pod)
+        # First of all: a pod's directory is what tells the next agent that there is something of it.
+        parts.records.directory(uid).mkdir(exist_ok=True, mode=0o750)
+        failpoint("pod.directory")
         cgroup = spec.pod_cgroup(pod, parts.node.cgroup_root)
         parts.runtime.cgroups.create(cgroup, resources.pod_limits(pod, parts.node.cgroups))
+        failpoint("pod.cgroup")
         context = pod.spec.security_context
         sysctls = {item.name: item.value for item in context.sysctls} if context is not None else {}
         own_network = not pod.spec.host_network
@@ -117,6 +122,7 @@ class PodOperations:
             await self._services_known(pod)
         for reason, text in parts.files.write(pod, parts.records.directory(uid), ips or parts.host_ips):
             parts.events.event(refs.reference(pod), "Warning", reason, text)
+        failpoint("pod.files")
         self._ips[uid] = ips
         return ips
 
@@ -125,6 +131,7 @@ class PodOperations:
         parts = self._parts
         context = VolumeContext(parts.allocatable(), parts.node_name, parts.node_labels())
         self._volumes[pod.metadata.uid] = await self._parts.volumes.setup(pod, context)
+        failpoint("pod.volumes")
 
     def pod_changed(self, pod: Pod) -> None:
         """Bring volumes that show the pod's own fields up to date."""
@@ -135,6 +142,7 @@ class PodOperations:
         parts, uid = self._parts, pod.metadata.uid
         self._images[uid, container.name] = await parts.puller.ensure(pod, container)
         self._volume_images[uid, container.name] = await imagevolumes.ensure(parts.puller, pod, container)
+        failpoint("pod.image")
 
     def next_attempt(self, pod: Pod, container: Container) -> int:
         """Return one more than the highest run that left a log."""
@@ -156,6 +164,7 @@ class PodOperations:
         run.image_id = order.labels[spec.LABEL_IMAGE_ID]
         run.stop_signal = order.stop_signal
         Path(order.log_path).parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        failpoint("container.ordered")
         try:
             await parts.runtime.create(order)
         except ContainerRuntimeError as error:
@@ -177,6 +186,7 @@ class PodOperations:
         hook = container.lifecycle.post_start if container.lifecycle is not None else None
         if hook is not None:
             answer = await self._run_hook(pod, hook, container, run)
+            failpoint("poststart.done")
             if not answer.ok:
                 raise StartError("PostStartHookError", answer.text)
 
@@ -185,6 +195,7 @@ class PodOperations:
         hook = container.lifecycle.pre_stop if container.lifecycle is not None else None
         if hook is not None:
             answer = await self._run_hook(pod, hook, container, run)
+            failpoint("prestop.done")
             if not answer.ok:
                 reference = refs.reference(pod, container.name)
                 self._parts.events.event(reference, "Warning", "FailedPreStopHook", "PreStopHook failed")
@@ -194,7 +205,11 @@ class PodOperations:
         try:
             await self._parts.runtime.kill(run.id, "KILL" if kill else run.stop_signal)
         except ContainerNotFound:
-            pass  # it has ended, and was removed
+            return  # it has ended, and was removed
+        if kill:
+            failpoint("stop.killed")
+        else:
+            failpoint("stop.signalled")
 
     def end_message(self, pod: Pod, container: Container | None, run: Instance) -> str:
         """Return the termination message."""
@@ -206,6 +221,7 @@ class PodOperations:
     async def remove_container(self, run: Instance) -> None:
         """Remove an ended run."""
         await self._parts.runtime.delete(run.id, force=True)
+        failpoint("container.removed")
 
     async def resize(self, pod: Pod, runs: list[Instance]) -> None:
         """Bring cgroups to the pod's resources."""
@@ -216,14 +232,19 @@ class PodOperations:
     async def tear_down(self, pod: Pod, runs: list[Instance]) -> None:
         """Remove everything but records and logs."""
         parts, uid = self._parts, pod.metadata.uid
+        # Also runs that nobody counts any more: an earlier agent was killed before it had removed them.
+        found = {run.id for run in runs} | {record.id for record in parts.runtime.of_pod(uid)}
         # The processes are gone, so nothing of these three holds up another.
         await asyncio.gather(
-            *(parts.runtime.delete(run.id, force=True) for run in runs),
+            *(parts.runtime.delete(cid, force=True) for cid in sorted(found - {pause.container_id(uid)})),
             parts.network.detach(uid),
             parts.volumes.teardown(uid),
         )
+        failpoint("teardown.parts")
         await self._namespaces.remove(uid)
+        failpoint("teardown.sandbox")
         await asyncio.to_thread(self._remove_cgroups, uid)
+        failpoint("teardown.cgroups")
         self._volumes.pop(uid, None)
         self._ips.pop(uid, None)
         for held in (self._images, self._volume_images):
@@ -233,14 +254,21 @@ class PodOperations:
     async def forget(self, pod: Pod, *, keep_logs: bool = False) -> None:
         """Remove records and logs."""
         if not keep_logs:
-            logs = spec.log_directory(self._parts.node.log_root, pod)
-            await asyncio.to_thread(shutil.rmtree, logs, ignore_errors=True)
+            await asyncio.to_thread(self._remove_logs, pod.metadata.uid)
+            failpoint("forget.logs")
         await asyncio.to_thread(self._parts.records.remove, pod.metadata.uid)
+        failpoint("forget.record")
 
     async def _services_known(self, pod: Pod) -> None:
         """Upstream's promise: a container sees all Services that existed before it. Static pods do without the API."""
         if not is_static(pod):
             await self._parts.services_ready.wait()
+
+    def _remove_logs(self, uid: str) -> None:
+        # By the end of their names: of a pod without a record we do not know the rest.
+        for directory in self._parts.node.log_root.iterdir():
+            if directory.name.endswith(f"_{uid}"):
+                shutil.rmtree(directory, ignore_errors=True)
 
     def _remove_cgroups(self, uid: str) -> None:
         # In every QoS class: of a pod without a record we do not know which it had.
@@ -269,8 +297,9 @@ class PodOperations:
         if any(mount.name not in self._volumes.get(uid, {}) for mount in container.volume_mounts):
             await self.set_up_volumes(pod)  # an ephemeral container may be the first to use a volume
         images = self._volume_images.get((uid, container.name), {})
+        space = parts.sandboxes.get(uid)
         for name, image in images.items():
-            await parts.volumes.mount_image(pod, name, image)
+            await parts.volumes.mount_image(pod, name, image, space.user if space is not None else None)
         sources = await parts.volumes.env_sources(pod, container)
         variables = env.container_env(pod, container, sources, parts.services(), context)
         values = dict(variables)

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from nodewright.kube.objects import Pod
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.pods.model import Backoff, Instance, PodState, Step, StepState, Termination
 from nodewright_agent.pods.resize.state import ResizeState
 
@@ -95,7 +96,9 @@ class Records:
         try:
             directory.mkdir(exist_ok=True, mode=0o750)
             temporary.write_bytes(msgspec.json.encode(PodRecord.of(pod, state)))
+            failpoint("record.written")
             os.replace(temporary, directory / FILE)
+            failpoint("record.saved")
         except OSError as error:
             log.error("cannot write the record of a pod: %s", error, extra={"pod": pod.key})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nodewright.kube.objects import Container, ContainerUser, LinuxContainerUser, ObjectMeta, Pod, PodSpec
 from nodewright_agent.pods import spec
@@ -41,6 +41,8 @@ class Recovered:
 
     restored: dict[str, tuple[Pod, PodState]]
     orphans: dict[str, tuple[Pod, PodState]]
+    surplus: list[str] = field(default_factory=list)
+    """Ended containers that no pod counts any more: the earlier agent was about to remove them."""
 
 
 def recover(found: Found) -> Recovered:
@@ -57,7 +59,7 @@ def recover(found: Found) -> Recovered:
     result = Recovered({}, {})
     for uid, record in found.records.items():
         state = record.state()
-        _merge(state, by_pod.pop(uid, []), record.pod)
+        result.surplus += _merge(state, by_pod.pop(uid, []), record.pod)
         _addresses(record.pod, state)
         if uid not in found.sandboxes:
             _sandbox_lost(state)
@@ -67,7 +69,7 @@ def recover(found: Found) -> Recovered:
         result.restored[uid] = (record.pod, state)
     for uid in sorted(set(by_pod) | (found.traces - set(found.records))):
         state = PodState()
-        _merge(state, by_pod.get(uid, []), None)
+        result.surplus += _merge(state, by_pod.get(uid, []), None)
         if uid not in found.sandboxes:
             _sandbox_lost(state)
         result.orphans[uid] = (stand_in(uid, by_pod.get(uid, [])), state)
@@ -88,6 +90,7 @@ def instance(record: ContainerRecord) -> Instance:
         stop_signal=record.spec.stop_signal or "SIGTERM",
         resources=from_label(labels.get(LABEL_RESOURCES)),
         user=identity(record),
+        post_start_done=False,
     )
     if record.exit is not None:
         run.state = "exited"
@@ -118,8 +121,8 @@ def stand_in(uid: str, containers: list[ContainerRecord]) -> Pod:
     )
 
 
-def _merge(state: PodState, containers: list[ContainerRecord], pod: Pod | None) -> None:
-    """Take the runtime's word over the record's: it is the one who knows what runs."""
+def _merge(state: PodState, containers: list[ContainerRecord], pod: Pod | None) -> list[str]:
+    """Take the runtime's word over the record's: it is the one who knows what runs. Return the ids of surplus ones."""
     remembered = {run.id: run for run in state.all_instances()}
     for record in sorted(containers, key=lambda one: (one.spec.attempt, one.state.created_at)):
         fresh = instance(record)
@@ -130,12 +133,16 @@ def _merge(state: PodState, containers: list[ContainerRecord], pod: Pod | None) 
         elif known.running:
             _copy(fresh, known)
     for run in remembered.values():
-        if run.running:  # it was running when the record was written, and now nobody has it
+        if run.state == "created":  # never let go, so the runtime has removed it: it counts as if it had not been
+            state.instances[run.name].remove(run)
+        elif run.running:  # it was running when the record was written, and now nobody has it
             run.state, run.exit_code, run.reason = "exited", 137, "ContainerStatusUnknown"
             run.message = "The container could not be located when the pod was terminated"
             run.finished_at = run.finished_at or run.started_at
     for runs in state.instances.values():
         runs.sort(key=lambda run: run.attempt)
+    kept = {run.id for run in state.all_instances()}
+    return [one.id for one in containers if one.id not in kept and one.exit is not None]
 
 
 def _copy(source: Instance, target: Instance) -> None:

@@ -18,7 +18,7 @@ from nodewright_agent.runtime import apparmor, seccomp
 from nodewright_agent.runtime import capabilities as caps
 from nodewright_agent.runtime.spec import User
 
-CONFIG_ERROR = "CreateContainerConfigError"
+CONFIG_ERROR, CREATE_ERROR = "CreateContainerConfigError", "CreateContainerError"
 
 
 def contexts(pod: Pod, container: Container) -> tuple[PodSecurityContext, SecurityContext]:
@@ -77,6 +77,11 @@ def privileged(pod: Pod, container: Container) -> bool:
     return contexts(pod, container)[1].privileged is True
 
 
+def read_only_root(pod: Pod, container: Container) -> bool:
+    """Tell whether the container's root file system is read-only."""
+    return contexts(pod, container)[1].read_only_root_filesystem is True
+
+
 def no_new_privileges(pod: Pod, container: Container) -> bool:
     """Tell whether the process may not gain privileges: allowPrivilegeEscalation is false."""
     return contexts(pod, container)[1].allow_privilege_escalation is False
@@ -94,15 +99,19 @@ def seccomp_profile(pod: Pod, container: Container, granted: list[str], director
 
 
 def _localhost_profile(name: str, directory: Path) -> dict[str, Any]:
-    if not name or name.startswith("/") or ".." in Path(name).parts:
+    """Read a profile; the reasons and texts are kubelet's where it would refuse, else containerd's."""
+    if not name:
+        raise StartError(CONFIG_ERROR, "localhostProfile must be set if seccompProfile type is Localhost.")
+    if name.startswith("/") or ".." in Path(name).parts:
         raise StartError(CONFIG_ERROR, f"seccomp localhostProfile {name!r} is not a relative path without '..'")
+    path = directory / name
     try:
-        loaded = msgspec.json.decode((directory / name).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
-        raise StartError(CONFIG_ERROR, f"cannot load seccomp profile {directory / name}: {error}") from None
-    if not isinstance(loaded, dict):
-        raise StartError(CONFIG_ERROR, f"seccomp profile {directory / name} is no object")
-    return loaded
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        said = f"open {path}: {(error.strerror or str(error)).lower()}"
+        raise StartError(CREATE_ERROR, f'cannot load seccomp profile "{path}": {said}') from None
+    except msgspec.DecodeError as error:
+        raise StartError(CREATE_ERROR, f'decoding seccomp profile failed "{path}": {error}') from None
 
 
 def mask(pod: Pod, container: Container) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,8 @@ def container_spec(inputs: Inputs, node: NodeSettings) -> ContainerSpec:
     security.verify_non_root(pod, container, image.config.user)
     granted = security.capabilities(pod, container)
     privileged = security.privileged(pod, container)
+    read_only = security.read_only_root(pod, container)
+    mounts = [*inputs.volume_mounts, *file_mounts(inputs)]
     return ContainerSpec(
         id=inputs.run.id,
         pod_uid=pod.metadata.uid,
@@ -94,7 +97,8 @@ def container_spec(inputs: Inputs, node: NodeSettings) -> ContainerSpec:
         pid_ns=inputs.pid_ns,
         user_ns=inputs.sandbox.paths.user,
         ids=inputs.sandbox.ids if inputs.sandbox.paths.user else None,
-        mounts=[*inputs.volume_mounts, *file_mounts(inputs)],
+        mounts=mounts,
+        image_volumes=image_volumes(image, mounts) if read_only else [],
         devices=list(inputs.devices),
         resources=resources.container_resources(pod, container, node.cgroups),
         oom_score_adj=resources.oom_score(pod, container, node.memory_capacity),
@@ -102,7 +106,7 @@ def container_spec(inputs: Inputs, node: NodeSettings) -> ContainerSpec:
         oom_group=not node.single_process_oom_kill,
         capabilities=granted,
         privileged=privileged,
-        read_only_rootfs=security.contexts(pod, container)[1].read_only_root_filesystem is True,
+        read_only_rootfs=read_only,
         no_new_privileges=security.no_new_privileges(pod, container),
         seccomp=None if privileged else security.seccomp_profile(pod, container, granted, node.seccomp_directory),
         app_armor=security.app_armor_profile(pod, container, node.app_armor),
@@ -143,15 +147,12 @@ def file_mounts(inputs: Inputs) -> list[Mount]:
     """Return the managed files; one that the container mounts itself is left to it."""
     own = {mount.mount_path.rstrip("/") for mount in inputs.container.volume_mounts}
     sandbox = inputs.sandbox
-    read_only = inputs.container.security_context is not None and (
-        inputs.container.security_context.read_only_root_filesystem is True
-    )
-    # As upstream and CRI runtimes: these files are writable unless the root file system is not.
-    access = "ro" if read_only else "rw"
+    read_only = security.read_only_root(inputs.pod, inputs.container)
     mounts = []
-    for source, target in (
-        (sandbox.hosts, "/etc/hosts"),
-        (sandbox.resolv_conf, "/etc/resolv.conf"),
+    # kubelet's hosts file is always writable, the CRI runtime's resolv.conf unless the root file system is not.
+    for source, target, access in (
+        (sandbox.hosts, "/etc/hosts", "rw"),
+        (sandbox.resolv_conf, "/etc/resolv.conf", "ro" if read_only else "rw"),
     ):
         if target not in own:
             mounts.append(Mount(str(source), target, "bind", ["rbind", "rprivate", access]))
@@ -160,6 +161,12 @@ def file_mounts(inputs: Inputs) -> list[Mount]:
             Mount(sandbox.paths.shm, "/dev/shm", "bind", ["rbind", "rprivate", "nosuid", "nodev", "noexec", "rw"])
         )
     return mounts
+
+
+def image_volumes(image: Image, mounts: Sequence[Mount]) -> list[str]:
+    """Return what the image declares as VOLUME and nothing is mounted on: with CRI runtimes writable under any root."""
+    taken = {posixpath.normpath(mount.destination) for mount in mounts}
+    return [path for path in image.config.volumes if path not in taken]
 
 
 def pod_cgroup(pod: Pod, root: str) -> str:

@@ -66,6 +66,31 @@ class Starter:
         self._worker.state.busy.add(name)
         self._worker.spawn(f"start {name}", self._start(name))
 
+    def resume(self) -> None:
+        """Go on where an earlier agent was: read how containers ended meanwhile, and run hooks that it did not finish.
+
+        A hook may so run twice, as upstream's do ("at least once"); what the API was told to have started is done.
+        """
+        worker, pod = self._worker, self._worker.pod
+        statuses = (*pod.status.init_container_statuses, *pod.status.container_statuses)
+        told = {one.container_id.rpartition("/")[2] for one in statuses if one.started}
+        for run in worker.state.all_instances():
+            container = find_container(pod, run.name)
+            if run.state == "exited" and not run.message:
+                run.message = worker.deps.operations.end_message(pod, container, run)
+            elif run.state == "running" and not run.post_start_done:
+                if container is None or not _has_hook(container) or run.id in told:
+                    run.post_start_done = True
+                elif worker.state.termination is None:
+                    worker.state.busy.add(run.name)
+                    worker.spawn(f"start {run.name}", self._resume_hook(container, run))
+
+    async def _resume_hook(self, container: Container, run: Instance) -> None:
+        try:
+            await self._post_start(container, run)
+        finally:
+            self._worker.state.busy.discard(run.name)
+
     async def _create_sandbox(self) -> None:
         worker = self._worker
         try:
@@ -143,6 +168,7 @@ class Starter:
             self._back_off(container, before)
         # 32 digits, where others have 64: the id is part of socket paths, which are limited to 107 bytes.
         run = Instance(secrets.token_hex(16), name, attempt, image=container.image, resources=container.resources)
+        run.post_start_done = not _has_hook(container)
         for old in state.add(run):
             worker.deps.owners.pop(old.id, None)
             worker.spawn(f"remove {old.id}", worker.deps.operations.remove_container(old))
@@ -166,17 +192,17 @@ class Starter:
         run.started_at = run.started_at or worker.deps.clock()
         if run.state == "created":  # it may have ended already
             run.state = "running"
-            run.post_start_done = container.lifecycle is None or container.lifecycle.post_start is None
             worker.deps.probes.start(worker.pod, container, run, worker.state.ips)
         worker.wake()
 
     async def _post_start(self, container: Container, run: Instance) -> None:
         worker = self._worker
-        if run.post_start_done:
+        if run.post_start_done or not run.running:
             return
         try:
             await worker.deps.operations.post_start(worker.pod, container, run)
             run.post_start_done = True
+            worker.deps.save(worker)  # another agent is not to run it again
         except StartError as error:
             worker.state.failures[run.name] = Failure(error.reason, error.message, worker.deps.clock())
             worker.event("Warning", "FailedPostStartHook", "PostStartHook failed", run.name)
@@ -195,3 +221,7 @@ class Starter:
         state.instances[run.name].remove(run)
         self._worker.deps.owners.pop(run.id, None)
         state.failures[run.name] = Failure(error.reason, error.message, now, now + RETRY)
+
+
+def _has_hook(container: Container) -> bool:
+    return container.lifecycle is not None and container.lifecycle.post_start is not None

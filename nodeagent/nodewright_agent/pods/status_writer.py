@@ -18,6 +18,7 @@ from nodewright.kube.client import Client, PatchType
 from nodewright.kube.errors import ApiError, Conflict, Invalid, NotFound
 from nodewright.kube.objects import Pod, PodStatus
 from nodewright.kube.resources import PODS
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.pods.status_patch import status_patch
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class StatusWriter:
 
         async def attempt() -> None:
             await self._client.delete(PODS, meta.name, meta.namespace, grace_period_seconds=0, uid=meta.uid)
+            failpoint("status.deleted")
 
         await _persist(attempt, f"delete pod {pod.key}")
 
@@ -140,6 +142,7 @@ class StatusWriter:
             answer = await self._client.patch(
                 PODS, meta.name, body, meta.namespace, type=Pod, kind=PatchType.STRATEGIC, subresource="status"
             )
+            failpoint("status.written")
             # The watch may have shown a newer version meanwhile, with somebody else's write after ours.
             again = _version(answer) < entry.version and status_patch(entry.base, wanted) is not None
             if _version(answer) >= entry.version:

@@ -38,6 +38,7 @@ class Stopper:
         worker.cancel(lambda name: name in ("sandbox", "volumes") or name.startswith("image "))
         for run in worker.state.all_instances():
             worker.deps.probes.stop(run, readiness=False)
+        worker.deps.save(worker)  # another agent goes on with the grace that is left
 
     def stop(self, action: StopContainer) -> None:
         """Begin to stop a running container."""

@@ -14,7 +14,9 @@ from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.static.manifest import is_mirror
 from nodewright_agent.pods.status import CONTAINER_ID_SCHEME
 from nodewright_agent.runtime.errors import ContainerNotFound
+from nodewright_agent.runtime.images import pullsettings
 from nodewright_agent.runtime.runtime import Runtime
+from nodewright_agent.server.streaming.upgrade import Limits
 
 
 class AgentPodsView:
@@ -84,8 +86,10 @@ class AgentPodsView:
             "evictionPressureTransitionPeriod": f"{config.eviction_pressure_transition_period:g}s",
             "imageGCHighThresholdPercent": config.image_gc_high_threshold_percent,
             "imageGCLowThresholdPercent": config.image_gc_low_threshold_percent,
+            **pullsettings.configz(config),
             "shutdownGracePeriod": f"{config.shutdown_grace_period:g}s",
             "shutdownGracePeriodCriticalPods": f"{config.shutdown_grace_period_critical_pods:g}s",
+            "streamingConnectionIdleTimeout": f"{Limits().idle:g}s",
             "seccompDefault": True,
             "allowedUnsafeSysctls": config.allowed_unsafe_sysctls,
         }

@@ -142,13 +142,14 @@ class PodWorker:
         run = next((run for run in self.state.all_instances() if run.id == container_id), None)
         if run is None or not run.running:
             return
+        hooked = run.state == "running" and not run.post_start_done
         run.state = "exited"
         run.exit_code, run.finished_at = end.code, end.finished_at
         run.reason = end_reason(end.code, end.oom_killed, end.unknown)
         run.message = self.deps.operations.end_message(self.pod, find_container(self.pod, run.name), run)
         self.deps.probes.stop(run)
         self.stopper.ended(run)
-        if not run.post_start_done:
+        if hooked:
             self.cancel(lambda name: name == f"start {run.name}")  # its hook has nothing to act on any more
         self.deps.save(self)
         self.wake()
@@ -186,6 +187,7 @@ class PodWorker:
     async def run(self) -> None:
         """Work until the pod is gone and nothing of it is left."""
         self._end_where_api_says()
+        self.starter.resume()
         self._resume_probes()
         try:
             while not (self.gone and self.settled):

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from nodewright_agent.failpoints import failpoint
-from nodewright_agent.runtime import apparmor, capabilities, idmap, mounts, oci, rootfs, users
+from nodewright_agent.runtime import apparmor, capabilities, features, idmap, mounts, oci, rootfs, users
 from nodewright_agent.runtime.errors import CreateContainerError
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.probe import RuntimeInfo
@@ -31,6 +31,7 @@ def prepare(spec: ContainerSpec, state: ContainerState, layout: Layout, info: Ru
     """
     _check_capabilities(spec, info)
     _check_app_armor(spec, info)
+    _check_handler(spec, info)
     bundle, record = layout.bundle(spec.id), layout.record(spec.id)
     for directory in (bundle, bundle / "persist", bundle / "rootfs", record / "upper", record / "work"):
         directory.mkdir(mode=0o700)
@@ -48,7 +49,10 @@ def prepare(spec: ContainerSpec, state: ContainerState, layout: Layout, info: Ru
     checked = _check_root(spec, state, target)
     if spec.user_ns is not None:
         checked = host.call(lambda: _shifted(checked, spec.user_ns or "", bundle / "mounts"))
-    prepare_log(Path(spec.log_path))
+    if spec.image_volumes:
+        checked = _with_image_volumes(checked, target)
+    if spec.log_path:
+        prepare_log(Path(spec.log_path))
     _write_config(bundle, oci.config(checked, host_facts(spec, state, layout, info, host)))
     failpoint("create.config")
 
@@ -66,6 +70,7 @@ def host_facts(
         capabilities=info.capabilities,
         oom_score_floor=info.oom_score_floor,
         swap=info.limits_swap,
+        recursive_read_only=info.recursive_read_only,
         masked_paths=thermal_paths(),
         devices=host.call(host_devices) if spec.privileged else (),
     )
@@ -121,7 +126,11 @@ def host_devices() -> list[dict[str, Any]]:
 
 
 def _check_capabilities(spec: ContainerSpec, info: RuntimeInfo) -> None:
-    lacking = [name for name in spec.capabilities or () if name in capabilities.ALL and name not in info.capabilities]
+    asked = spec.capabilities or ()
+    if unknown := [name for name in asked if name not in capabilities.ALL]:
+        # runc would leave it out with a warning that nobody sees.
+        raise CreateContainerError(f"there is no capability {', '.join(unknown)}")
+    lacking = [name for name in asked if name not in info.capabilities]
     if lacking and not spec.privileged:
         raise CreateContainerError(f"this node cannot grant {', '.join(lacking)}: its agent runs without")
 
@@ -149,14 +158,24 @@ def _shifted(spec: ContainerSpec, user_ns: str, directory: Path) -> ContainerSpe
             raise CreateContainerError(f"cannot mount {source} into a user namespace: {error}") from error
         return str(directory / name)
 
-    moved = [
-        msgspec.structs.replace(mount, source=shifted(mount.source, str(index), mount.options))
-        if mount.type == "bind"
-        else mount
-        for index, mount in enumerate(spec.mounts)
-    ]
+    moved = []
+    for index, mount in enumerate(spec.mounts):
+        if mount.type == "bind":
+            options = _locked(mount.source, mount.options)
+            source = mount.source if mount.shifted else shifted(mount.source, str(index), options)
+            mount = msgspec.structs.replace(mount, source=source, options=options)
+        moved.append(mount)
     log = shifted(spec.termination_log, "end", ()) if spec.termination_log else ""
     return msgspec.structs.replace(spec, mounts=moved, termination_log=log)
+
+
+def _locked(source: str, options: Sequence[str]) -> list[str]:
+    """Mount options with those that the source has: a user namespace may take none of them away."""
+    has = os.statvfs(source).f_flag
+    flags = ((os.ST_NOSUID, "nosuid"), (os.ST_NODEV, "nodev"), (os.ST_NOEXEC, "noexec"))
+    added = [name for flag, name in flags if has & flag and name not in options]
+    kept = ["ro" if option == "rw" and has & os.ST_RDONLY else option for option in options]
+    return [*kept, *added]
 
 
 def _check_app_armor(spec: ContainerSpec, info: RuntimeInfo) -> None:
@@ -166,6 +185,20 @@ def _check_app_armor(spec: ContainerSpec, info: RuntimeInfo) -> None:
         raise CreateContainerError("apparmor is not enabled on the host")
     if spec.app_armor not in apparmor.loaded():
         raise CreateContainerError(f"apparmor profile not found {spec.app_armor}")
+
+
+def _check_handler(spec: ContainerSpec, info: RuntimeInfo) -> None:
+    """A runtime that does not know a wish would not refuse it, but leave it out."""
+    if not spec.runtime:
+        return
+    can = info.handlers.get(spec.runtime) or features.RuntimeFeatures()
+    if spec.user_ns is not None and not can.user_namespaces:
+        text = f"RuntimeClass handler's {spec.runtime} does not support user namespaces"
+        raise CreateContainerError(f"can't set `spec.hostUsers: false`, {text}")
+    for mount in spec.mounts:
+        if "rro" in mount.options and not can.recursive_read_only:
+            text = "requested recursive read-only mode, but it is not supported by the runtime"
+            raise CreateContainerError(f'volume at "{mount.destination}" {text}')
 
 
 def _check_root(spec: ContainerSpec, state: ContainerState, target: str) -> ContainerSpec:
@@ -182,8 +215,25 @@ def _check_root(spec: ContainerSpec, state: ContainerState, target: str) -> Cont
     state.uid, state.gid, state.additional_gids = user.uid, user.gid, list(user.additional_gids)
     if all(where[path] == path for path in where):
         return spec
-    moved = [Mount(mount.source, where[mount.destination], mount.type, mount.options) for mount in spec.mounts]
+    moved = [msgspec.structs.replace(mount, destination=where[mount.destination]) for mount in spec.mounts]
     return msgspec.structs.replace(spec, mounts=moved)
+
+
+def _with_image_volumes(spec: ContainerSpec, target: str) -> ContainerSpec:
+    """The spec with directories of the root mounted onto themselves, writable; those that are missing are made.
+
+    The content is the image's and what is written belongs to the writable layer, so that it is counted and goes with
+    the container, as with CRI runtimes, which copy it.
+    """
+    root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        where = [rootfs.resolve(root, path, "image volume") for path in spec.image_volumes]
+        for path in where:
+            rootfs.make_directories(root, path, spec.ids.start if spec.ids is not None else 0)
+    finally:
+        os.close(root)
+    own = [Mount(f"{target}{path}", path, "bind", ["rbind", "rprivate", "rw"]) for path in where]
+    return msgspec.structs.replace(spec, mounts=[*spec.mounts, *own])
 
 
 def _check_ids(spec: ContainerSpec, user: users.ResolvedUser) -> None:

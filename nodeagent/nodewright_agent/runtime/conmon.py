@@ -58,7 +58,7 @@ def arguments(command: MonitorCommand) -> list[str]:
     words += [f"--runtime-arg=--root={command.runc_root}", "-b", bundle, "-p", f"{bundle}/pid"]
     words += [
         "-l",
-        f"k8s-file:{command.log_path}",
+        f"k8s-file:{command.log_path}" if command.log_path else "none",
         "--exit-dir",
         command.exit_dir,
         "--persist-dir",
@@ -69,7 +69,8 @@ def arguments(command: MonitorCommand) -> list[str]:
         words.append("-t")
     if command.stdin:
         words.append("-i")
-        if not command.stdin_once:
+        # A terminal's input stays open under containerd too: whoever comes next goes on with it.
+        if command.tty or not command.stdin_once:
             words.append("--leave-stdin-open")
     return words
 
@@ -261,8 +262,17 @@ async def _first_of(fd: int, pid: int) -> None:
 
 def reopen_log(bundle: Path) -> None:
     """Tell the monitor to close its log file and open the name anew, after a rename. OSError(ENXIO): it has ended."""
+    _control(bundle, b"2 0 0\n")
+
+
+def resize(bundle: Path, width: int, height: int) -> None:
+    """Set the size of the terminal, in characters. OSError(ENXIO): the monitor has ended."""
+    _control(bundle, b"1 %d %d\n" % (height, width))
+
+
+def _control(bundle: Path, line: bytes) -> None:
     fd = os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.write(fd, b"2 0 0\n")
+        os.write(fd, line)
     finally:
         os.close(fd)

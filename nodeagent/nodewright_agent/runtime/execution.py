@@ -1,30 +1,34 @@
-"""Commands inside running containers, through a monitor of their own, with bounded output and time.
+"""Commands inside running containers, through a monitor of their own: with their output, or connected to streams.
 
 A plain ``runc exec`` ends only when every holder of its output has: a command that leaves a child behind would
-hang. The monitor tells the command's own exit code; its attach socket carries the output.
+hang. The monitor tells the command's own exit code; its attach socket carries input and output.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
-import socket
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 
-from nodewright_agent.runtime import bundle, conmon, oci, processes, rootfs
+from nodewright_agent.runtime import attachsocket, bundle, conmon, oci, processes, rootfs
+from nodewright_agent.runtime.attachsocket import STDERR, STDOUT, AttachSocket
 from nodewright_agent.runtime.errors import CreateContainerError, ExecError
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.probe import RuntimeInfo
 from nodewright_agent.runtime.spec import ContainerRecord, ExecResult
-from nodewright_agent.runtime.store import Layout, remove_tree
+from nodewright_agent.runtime.store import Layout, Store, remove_tree
+from nodewright_agent.runtime.streams import Source, Streams
+from nodewright_agent.runtime.tasks import tasks
+from nodewright_agent.runtime.terminal import Resizing
 
-_STDOUT, _STDERR = 2, 3
-_PACKET = 8193
-"""The monitor sends at most 8192 bytes of data behind one byte that names the stream."""
+_STARTING = 30.0
+"""Seconds in which the OCI runtime must have started a command that nobody waits for any more."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,73 +41,153 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Output:
-    """Takes all that the monitor sends (one that is not read stops the command), keeps the first ``limit`` bytes."""
+    """Keeps the first ``limit`` bytes of each stream."""
 
-    def __init__(self, directory: Path, limit: int) -> None:
-        self.streams = {_STDOUT: bytearray(), _STDERR: bytearray()}
+    def __init__(self, limit: int) -> None:
+        self.streams = {STDOUT: bytearray(), STDERR: bytearray()}
         self.truncated, self._limit = False, limit
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        # Addresses of sockets are limited to 107 bytes; through a descriptor any directory is near.
-        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    async def collect(self, connection: AttachSocket) -> None:
+        """Take all that the monitor sends: one that is not read stops the command."""
+        while found := await connection.read():
+            for stream, data in found:
+                if (kept := self.streams.get(stream)) is None:
+                    continue
+                room = self._limit - len(kept)
+                kept += data[:room]
+                self.truncated = self.truncated or len(data) > room
+            await asyncio.sleep(0)
+
+
+class _Command:
+    """A command whose monitor is there; ``start`` lets it run."""
+
+    def __init__(self, record: ContainerRecord, directory: Path, connection: AttachSocket, go: int, sync: int) -> None:
+        self.directory, self.connection = directory, connection
+        self._record, self._go, self._lines = record, go, conmon.LineReader(sync)
+        self._pid = 0
+
+    async def start(self) -> None:
+        """Return when the command runs. Raises ExecError. Cancelled: it does not run then."""
+        os.write(self._go, b"0")
+        starting = asyncio.ensure_future(self._answer())
         try:
-            self._socket.connect(f"/proc/self/fd/{fd}/attach")
-        except OSError:
-            self._socket.close()
+            self._pid = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # The OCI runtime is at work: what it starts must not outlive us.
+            with contextlib.suppress(ExecError, TimeoutError, CreateContainerError):
+                self._pid = await asyncio.wait_for(starting, _STARTING)
+                self.kill()
             raise
-        finally:
-            os.close(fd)
-        self._socket.setblocking(False)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket, self._read)
 
-    def close(self) -> None:
-        """Take what is there now, and close; idempotent."""
-        if self._socket.fileno() < 0:
-            return
-        while self._read():
-            pass
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
-
-    def _read(self) -> bool:
+    async def ended(self, timeout: float | None = None) -> tuple[int, bool]:
+        """Exit code, and whether it was killed since ``timeout`` seconds had passed. Cancelled: it is killed too."""
         try:
-            packet = self._socket.recv(_PACKET)
-        except (BlockingIOError, ConnectionResetError):
-            packet = b""
-        if not packet:
-            self._loop.remove_reader(self._socket)
-            return False
-        kept = self.streams.get(packet[0])
-        if kept is not None:
-            room = self._limit - len(kept)
-            kept += packet[1 : 1 + room]
-            self.truncated = self.truncated or len(packet) - 1 > room
-        return True
+            try:
+                async with asyncio.timeout(timeout):
+                    return await self._answer(), False
+            except TimeoutError:
+                self.kill()
+                return await self._answer(), True
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """Kill the command's process."""
+        if processes.in_cgroup(self._pid, self._record.cgroup):
+            processes.kill(self._pid)
+
+    async def _answer(self) -> int:
+        """What the monitor says: the pid first, then the exit code."""
+        line = await self._lines.next()
+        if not line:
+            raise ExecError("the command's monitor ended early")
+        answer = conmon.decode_answer(line)
+        if answer.data < 0:
+            raise ExecError(conmon.runc_message(answer.message) or "the OCI runtime failed without a message")
+        return answer.data
 
 
 async def execute(
     record: ContainerRecord, request: Request, layout: Layout, info: RuntimeInfo, host: HostSpace
 ) -> ExecResult:
-    """Run one command. Raises ExecError with the OCI runtime's words when it could not be started."""
+    """Run one command and keep its output. Raises ExecError with the OCI runtime's words when it could not start."""
+    check(record, request)
+    async with _command(record, layout, info, host) as command, tasks() as start:
+        _write_process(command, record, request, layout, info, host)
+        output = _Output(request.max_output)
+        collecting = start(output.collect(command.connection))
+        await command.start()
+        code, timed_out = await command.ended(request.timeout)
+        await collecting
+        return ExecResult(
+            code=code,
+            stdout=bytes(output.streams[STDOUT]),
+            stderr=bytes(output.streams[STDERR]),
+            truncated=output.truncated,
+            timed_out=timed_out,
+        )
+
+
+async def stream(
+    record: ContainerRecord, request: Request, streams: Streams, layout: Layout, info: RuntimeInfo, host: HostSpace
+) -> int:
+    """Run one command on ``streams``; its exit code. Raises ExecError. Cancelled: the command is killed."""
+    check(record, request)
+    stdin = streams.stdin
+    sizes = Resizing(streams.sizes) if streams.tty and streams.sizes is not None else None
+    async with tasks() as start:
+        if sizes is not None:
+            start(sizes.run())
+        async with _command(record, layout, info, host, tty=streams.tty, stdin=stdin is not None) as command:
+            size = sizes.latest if sizes is not None else None
+            _write_process(command, record, request, layout, info, host, tty=streams.tty, size=size)
+            return await _connected(command, streams, sizes)
+
+
+async def _connected(command: _Command, streams: Streams, sizes: Resizing | None) -> int:
+    async with tasks() as start:
+        writing = start(attachsocket.output(command.connection, streams))
+        await command.start()
+        if sizes is not None:
+            sizes.follow(command.directory)
+        if streams.stdin is not None:
+            start(_feed(command.connection, streams.stdin, streams.tty))
+        code, _ = await command.ended()
+        await writing
+        return code
+
+
+async def _feed(connection: AttachSocket, stdin: Source, tty: bool) -> None:
+    await attachsocket.input_to(connection, stdin)
+    if not tty:
+        # A terminal's input has no end: whoever reads it is told by a byte, ^D.
+        connection.end()
+
+
+def end_left(store: Store, session: str) -> None:
+    """End a command that an earlier agent left running in a container: nobody is connected to it any more."""
+    record = store.read(session.rpartition("-x")[0])
+    directory = store.layout.bundle(session)
+    # While its monitor lives, the number is still the command's.
+    if record is None or not processes.with_argument(str(directory)):
+        return
+    try:
+        pid = int((directory / "pid").read_text())
+    except (OSError, ValueError):
+        return
+    if processes.in_cgroup(pid, record.cgroup):
+        processes.kill(pid)
+
+
+def check(record: ContainerRecord, request: Request) -> None:
+    """Refuse what cannot be a command of this container. Raises ExecError."""
     if not request.argv:
         raise ExecError("no command specified")
     if any("\0" in word for word in (*request.argv, *request.env)):
         raise ExecError("the command contains a NUL byte")
     check_working_directory(record)
-    session = f"{record.id}-x{secrets.token_hex(4)}"
-    directory = layout.bundle(session)
-    try:
-        directory.mkdir(mode=0o700)
-        facts = bundle.host_facts(record.spec, record.state, layout, info, host)
-        process = oci.process(record.spec, facts, request.argv, tty=False, env=request.env)
-        (directory / "process.json").write_bytes(msgspec.json.encode(process))
-        argv = host.command(arguments(info, layout, record.id, session), cwd=str(directory))
-        return await _run(record, request, argv, directory)
-    except OSError as error:
-        raise ExecError(f"the command cannot be run: {error}") from error
-    finally:
-        layout.socket(session).unlink(missing_ok=True)
-        remove_tree(directory)
 
 
 def check_working_directory(record: ContainerRecord) -> None:
@@ -120,7 +204,32 @@ def check_working_directory(record: ContainerRecord) -> None:
         os.close(root)
 
 
-def arguments(info: RuntimeInfo, layout: Layout, cid: str, session: str) -> list[str]:
+def _write_process(
+    command: _Command,
+    record: ContainerRecord,
+    request: Request,
+    layout: Layout,
+    info: RuntimeInfo,
+    host: HostSpace,
+    *,
+    tty: bool = False,
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Write down what to run; the monitor reads it when it is told to start."""
+    facts = bundle.host_facts(record.spec, record.state, layout, info, host)
+    env = [*request.env, oci.TERM] if tty else request.env
+    process = oci.process(record.spec, facts, request.argv, tty=tty, env=env)
+    if size is not None:
+        process["consoleSize"] = {"width": size[0], "height": size[1]}
+    try:
+        (command.directory / "process.json").write_bytes(msgspec.json.encode(process))
+    except (OSError, UnicodeEncodeError) as error:
+        raise ExecError(f"the command cannot be run: {error}") from error
+
+
+def arguments(
+    info: RuntimeInfo, layout: Layout, cid: str, session: str, *, tty: bool = False, stdin: bool = False
+) -> list[str]:
     """conmon's command line for a command in container ``cid``. Pure."""
     directory = layout.bundle(session)
     words = [
@@ -139,10 +248,38 @@ def arguments(info: RuntimeInfo, layout: Layout, cid: str, session: str) -> list
     ]
     words += [f"--runtime-arg=--root={layout.runc}", "-b", str(directory), "-p", f"{directory}/pid", "-l", "none"]
     words += ["--socket-dir-path", str(layout.sockets), "-e", "--exec-attach"]
+    words += [*(["-t"] if tty else []), *(["-i"] if stdin else [])]
     return [*words, "--exec-process-spec", f"{directory}/process.json"]
 
 
-async def _run(record: ContainerRecord, request: Request, argv: list[str], directory: Path) -> ExecResult:
+@contextlib.asynccontextmanager
+async def _command(
+    record: ContainerRecord,
+    layout: Layout,
+    info: RuntimeInfo,
+    host: HostSpace,
+    *,
+    tty: bool = False,
+    stdin: bool = False,
+) -> AsyncIterator[_Command]:
+    """A monitor for one command; it is gone afterwards, with all of its files. Raises ExecError."""
+    session = f"{record.id}-x{secrets.token_hex(4)}"
+    directory = layout.bundle(session)
+    try:
+        try:
+            directory.mkdir(mode=0o700)
+            words = arguments(info, layout, record.id, session, tty=tty, stdin=stdin)
+            async with _monitor(record, host.command(words, cwd=str(directory)), directory) as command:
+                yield command
+        except OSError as error:
+            raise ExecError(f"the command cannot be run: {error}") from error
+    finally:
+        layout.socket(session).unlink(missing_ok=True)
+        remove_tree(directory)
+
+
+@contextlib.asynccontextmanager
+async def _monitor(record: ContainerRecord, argv: list[str], directory: Path) -> AsyncIterator[_Command]:
     # Ours and the monitor's end of: what it answers, where it waits, where it says that one may attach.
     sync, sync_end = os.pipe()
     start_end, start = os.pipe()
@@ -150,8 +287,10 @@ async def _run(record: ContainerRecord, request: Request, argv: list[str], direc
     ends = (sync_end, start_end, attach_end)
     names = ("_OCI_SYNCPIPE", "_OCI_STARTPIPE", "_OCI_ATTACHPIPE")
     environment = {**processes.ENVIRONMENT, **dict(zip(names, map(str, ends), strict=True))}
+    # The socket for a terminal's descriptor is left behind by a monitor that is killed: here it goes with the rest.
+    environment["TMPDIR"] = "."
     monitor: subprocess.Popen[bytes] | None = None
-    output: _Output | None = None
+    connection: AttachSocket | None = None
     try:
         try:
             monitor = processes.spawn(argv, environment=environment, pass_fds=ends, cwd=str(directory))
@@ -161,57 +300,14 @@ async def _run(record: ContainerRecord, request: Request, argv: list[str], direc
         # It waits twice: before anything (to be placed), and before it runs the command.
         os.write(start, b"0")
         await conmon.first_line(attach)
-        output = _Output(directory, request.max_output)
-        os.write(start, b"0")
-        code, timed_out = await _follow(record, request, sync)
+        connection = AttachSocket(directory)
+        yield _Command(record, directory, connection, start, sync)
         await processes.wait(monitor)
-        output.close()
-        streams, truncated = output.streams, output.truncated
-        return ExecResult(
-            code=code,
-            stdout=bytes(streams[_STDOUT]),
-            stderr=bytes(streams[_STDERR]),
-            truncated=truncated,
-            timed_out=timed_out,
-        )
     finally:
         for fd in (sync, start, attach):
             os.close(fd)
-        if output is not None:
-            output.close()
+        if connection is not None:
+            connection.close()
         if monitor is not None and monitor.poll() is None:
             monitor.kill()
             monitor.wait()
-
-
-async def _follow(record: ContainerRecord, request: Request, sync: int) -> tuple[int, bool]:
-    """Read the monitor's two answers: pid, exit code. (exit code, timed out)"""
-    lines = conmon.LineReader(sync)
-    pid = _answer(await lines.next())
-    timed_out = False
-    try:
-        try:
-            async with asyncio.timeout(request.timeout):
-                line = await lines.next()
-        except TimeoutError:
-            timed_out = True
-            _kill(record, pid)
-            line = await lines.next()
-    except asyncio.CancelledError:
-        _kill(record, pid)
-        raise
-    return _answer(line), timed_out
-
-
-def _answer(line: bytes) -> int:
-    if not line:
-        raise ExecError("the command's monitor ended early")
-    answer = conmon.decode_answer(line)
-    if answer.data < 0:
-        raise ExecError(conmon.runc_message(answer.message) or "the OCI runtime failed without a message")
-    return answer.data
-
-
-def _kill(record: ContainerRecord, pid: int) -> None:
-    if processes.in_cgroup(pid, record.cgroup):
-        processes.kill(pid)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from nodewright_agent.runtime import mounts, syscalls
@@ -30,7 +31,7 @@ def bind(source: str, target: Path, user_ns: str, *, recursive: bool = False) ->
         finally:
             os.close(space)
         if stat.S_ISDIR(os.fstat(tree).st_mode):
-            target.mkdir(mode=0o700)
+            target.mkdir(mode=0o700, exist_ok=True)
         else:
             target.touch(mode=0o600)
         syscalls.move_mount(tree, str(target))
@@ -43,10 +44,24 @@ def mount_overlay(target: str, lowers: Sequence[Path], upper: str, work: str, us
 
     The layers' own mounts are in ``scratch`` (made) for as long as this takes: overlayfs keeps copies.
     """
-    scratch.mkdir(mode=0o700)
+    with _shown(lowers, user_ns, scratch) as layers:
+        mounts.mount_overlay(target, layers, upper, work)
+
+
+def mount_read_only_overlay(target: str, lowers: Sequence[Path], user_ns: str, scratch: Path) -> None:
+    """``mounts.mount_read_only_overlay`` with the layers seen through ``user_ns``; ``scratch`` as above."""
+    with _shown(lowers, user_ns, scratch) as layers:
+        mounts.mount_read_only_overlay(target, layers)
+
+
+@contextmanager
+def _shown(lowers: Sequence[Path], user_ns: str, scratch: Path) -> Iterator[list[Path]]:
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    mounts.unmount_below(scratch)  # of an agent that was killed here
     try:
-        for index, lower in enumerate(lowers):
-            bind(str(lower), scratch / str(index), user_ns)
-        mounts.mount_overlay(target, [scratch / str(index) for index in range(len(lowers))], upper, work)
+        layers = [scratch / str(index) for index in range(len(lowers))]
+        for lower, layer in zip(lowers, layers, strict=True):
+            bind(str(lower), layer, user_ns)
+        yield layers
     finally:
         mounts.unmount_below(scratch)

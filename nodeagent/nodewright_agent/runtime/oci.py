@@ -15,6 +15,7 @@ from nodewright_agent.runtime.spec import ContainerSpec, Device, Mount, containe
 
 OCI_VERSION = "1.0.2"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TERM = "TERM=xterm"
 
 MASKED_PATHS = (
     "/proc/asound",
@@ -47,6 +48,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Lowest oom_score_adj that the agent may set."""
     swap: bool = True
     """Whether swap can be limited."""
+    recursive_read_only: bool = False
+    """Whether the OCI runtime knows the mount option ``rro``."""
     masked_paths: Sequence[str] = ()
     """Of this host alone, to be masked beside ``MASKED_PATHS``."""
     devices: Sequence[dict[str, Any]] = ()
@@ -59,7 +62,7 @@ def config(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
         "ociVersion": OCI_VERSION,
         "process": process(spec, host),
         "root": {"path": host.rootfs, "readonly": spec.read_only_rootfs},
-        "mounts": [_mount(mount) for mount in all_mounts(spec)],
+        "mounts": [_mount(mount) for mount in all_mounts(spec, recursive=host.recursive_read_only)],
         "linux": _linux(spec, host),
     }
 
@@ -93,9 +96,11 @@ def process(
 
 
 def environment(spec: ContainerSpec) -> list[str]:
-    """The variables: PATH and HOSTNAME where the image and the pod do not set them."""
+    """The variables: PATH, HOSTNAME and, with a terminal, TERM where the image and the pod do not set them."""
     names = {entry.partition("=")[0] for entry in spec.env}
     first = [] if "PATH" in names else [DEFAULT_PATH]
+    if spec.tty and "TERM" not in names:
+        first.append(TERM)
     if spec.hostname and "HOSTNAME" not in names:
         first.append(f"HOSTNAME={spec.hostname}")
     return first + spec.env
@@ -108,10 +113,18 @@ def granted_capabilities(spec: ContainerSpec, host: HostFacts) -> list[str]:
     return list(caps.DEFAULT if spec.capabilities is None else spec.capabilities)
 
 
-def default_mounts(spec: ContainerSpec) -> list[Mount]:
-    """/proc, /dev and the rest, as CRI runtimes mount them; /sys and cgroups writable only for privileged ones."""
+def default_mounts(spec: ContainerSpec, *, recursive: bool = False) -> list[Mount]:
+    """/proc, /dev and the rest, as CRI runtimes mount them; /sys and cgroups writable only for privileged ones.
+
+    ``recursive``: the runtime can make all that lies below a mount read-only with it.
+    """
     access = "rw" if spec.privileged else "ro"
     flags = ["nosuid", "noexec", "nodev"]
+    sys = Mount("sysfs", "/sys", "sysfs", [*flags, access])
+    if spec.user_ns is not None and spec.netns is None:
+        # A new sysfs shows a network namespace, and only its owner may mount one: this is the host's (KEP-5607).
+        below = ["rro"] if recursive and access == "ro" else []
+        sys = Mount("/sys", "/sys", "bind", ["rbind", "rprivate", *flags, access, *below])
     return [
         Mount("proc", "/proc", "proc", flags),
         Mount("tmpfs", "/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -119,19 +132,19 @@ def default_mounts(spec: ContainerSpec) -> list[Mount]:
             "devpts", "/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
         ),
         Mount("mqueue", "/dev/mqueue", "mqueue", flags),
-        Mount("sysfs", "/sys", "sysfs", [*flags, access]),
+        sys,
         Mount("cgroup", "/sys/fs/cgroup", "cgroup", [*flags, "relatime", access]),
         Mount("shm", "/dev/shm", "tmpfs", [*flags, "mode=1777", "size=65536k"]),
     ]
 
 
-def all_mounts(spec: ContainerSpec) -> list[Mount]:
+def all_mounts(spec: ContainerSpec, *, recursive: bool = False) -> list[Mount]:
     """Defaults and the pod's own, parents before children; a pod's mount replaces a default of the same destination."""
     own = list(spec.mounts)
     if spec.termination_log:
         own.append(Mount(spec.termination_log, spec.termination_message_path, "bind", ["rbind", "rprivate", "rw"]))
     taken = {_normal(mount.destination) for mount in own}
-    defaults = [mount for mount in default_mounts(spec) if mount.destination not in taken]
+    defaults = [mount for mount in default_mounts(spec, recursive=recursive) if mount.destination not in taken]
     return defaults + sorted(own, key=lambda mount: _normal(mount.destination).count("/"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from nodewright_agent.runtime import capabilities, conmon, processes, syscalls
+from nodewright_agent.runtime import capabilities, conmon, features, processes, syscalls
 from nodewright_agent.runtime.cgroups import Cgroups
 from nodewright_agent.runtime.errors import RuntimeUnavailable
 from nodewright_agent.runtime.hostspace import HostSpace
@@ -42,6 +42,8 @@ class RuntimeInfo(msgspec.Struct, frozen=True, kw_only=True):
     limits_swap: bool = True
     recursive_read_only: bool = False
     """Whether runc and kernel can make a mount read-only with all that is mounted below it."""
+    handlers: dict[str, features.RuntimeFeatures] = {}
+    """What OCI runtimes beside the node's own can do, by program."""
     app_armor: bool = False
     """Whether the kernel enforces AppArmor."""
     app_armor_default: bool = False
@@ -67,7 +69,7 @@ async def probe(runc: str, monitor: str, cgroups: Cgroups, host: HostSpace) -> R
         warnings.append(
             f"runc {runc_version} is older than {wanted}; distributions may have backported its security fixes"
         )
-    recursive = syscalls.has_mount_setattr() and await _knows_rro(runc_path, host)
+    recursive = syscalls.has_mount_setattr() and (await features.ask(runc_path, host)).recursive_read_only
     return RuntimeInfo(
         recursive_read_only=recursive,
         runc=runc_path,
@@ -101,15 +103,6 @@ def _find(name: str, package: str) -> str:
     if path is None or not os.access(path, os.X_OK):
         raise RuntimeUnavailable(f"{name} is not installed (Debian: apt-get install {package})")
     return path
-
-
-async def _knows_rro(path: str, host: HostSpace) -> bool:
-    """Whether the runtime lists the mount option; those older than ``features`` do not know it either."""
-    try:
-        code, output = await processes.run(host.command([path, "features"]), timeout=10)
-    except (OSError, TimeoutError):
-        return False
-    return code == 0 and b'"rro"' in output
 
 
 async def _version(path: str, host: HostSpace) -> str:

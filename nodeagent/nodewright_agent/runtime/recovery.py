@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from nodewright_agent.failpoints import failpoint
-from nodewright_agent.runtime import cleanup, processes
+from nodewright_agent.runtime import cleanup, execution, processes
 from nodewright_agent.runtime.cgroups import Cgroups
 from nodewright_agent.runtime.exits import ExitCollector
 from nodewright_agent.runtime.spec import ContainerRecord, ExitInfo, Phase, container_cgroup
@@ -52,6 +52,7 @@ async def recover(
         ):
             logger.info("container %s was not started: removing what there is of it", cid)
             cgroup = container_cgroup(record.spec) if record is not None else None
+            await asyncio.to_thread(execution.end_left, store, cid)
             await asyncio.to_thread(cleanup.wipe, store, cgroups, cid, cgroup, cgroup_root)
             continue
         records[cid] = record

@@ -75,6 +75,25 @@ def check_working_directory(root_fd: int, cwd: str) -> None:
         raise CreateContainerError(f"working directory {cwd!r} is below /proc")
 
 
+def make_directories(root_fd: int, path: str, owner: int) -> None:
+    """Make what is missing of ``path``, which ``resolve`` has given, for user and group ``owner`` of the host.
+
+    Raises CreateContainerError where something else is in the way, or the kernel's own file systems will be.
+    """
+    parts, done = path.strip("/").split("/"), ""
+    if parts[0] in _RESERVED:
+        raise CreateContainerError(f"invalid image: volume {path!r} is below /{parts[0]}")
+    for part in parts:
+        done = f"{done}/{part}" if done else part
+        try:
+            os.mkdir(done, 0o755, dir_fd=root_fd)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.lstat(done, dir_fd=root_fd).st_mode):
+                raise CreateContainerError(f"invalid image: volume {path!r}: /{done} is not a directory") from None
+        else:
+            os.chown(done, owner, owner, dir_fd=root_fd, follow_symlinks=False)
+
+
 def _link(root_fd: int, path: str) -> str | None:
     try:
         return os.readlink(path, dir_fd=root_fd)

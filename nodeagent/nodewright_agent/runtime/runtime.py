@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,11 +14,13 @@ import msgspec
 from nodewright_agent.failpoints import failpoint
 from nodewright_agent.runtime import (
     apparmor,
+    attaching,
     bundle,
     cgroups,
     cleanup,
     conmon,
     execution,
+    features,
     processes,
     recovery,
     signals,
@@ -48,6 +50,7 @@ from nodewright_agent.runtime.spec import (
     problems,
 )
 from nodewright_agent.runtime.store import Layout, Store
+from nodewright_agent.runtime.streams import Streams
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +92,7 @@ class Runtime:
         self._info: RuntimeInfo | None = None
         self._records: dict[str, ContainerRecord] = {}
         self._exits = ExitCollector(self.store, self.cgroups, self._records, self._report)
+        self._attachments = attaching.Attachments(self.layout)
         self._warming: asyncio.Future[None] | None = None
         # More runc processes at once than this only wait for each other.
         self._slots = asyncio.Semaphore(parallel or 2 * (os.cpu_count() or 1))
@@ -130,10 +134,16 @@ class Runtime:
         await recovery.recover(self.store, self.cgroups, self._records, self._exits, self.cgroup_root)
         return self._info
 
+    async def know(self, programs: Iterable[str]) -> None:
+        """Ask further OCI runtimes what they can do; containers that need more of them are refused."""
+        found = {program: await features.ask(program, self.host) for program in programs}
+        self._info = msgspec.structs.replace(self.info, handlers=found)
+
     async def close(self) -> None:
         """Stop following; the containers go on."""
         if self._warming is not None:
             await self._warming
+        self._attachments.close()
         await self._exits.close()
 
     def prewarm(self) -> None:
@@ -225,12 +235,26 @@ class Runtime:
         ``max_output`` bytes are kept of each stream, the rest is read and dropped. After ``timeout`` seconds the
         command is killed and ``timed_out`` set. Raises ExecError when it cannot be run at all.
         """
-        record = self._record(cid)
-        if not record.running:
-            raise ContainerStateError(f"container {cid} is not running")
+        record, info = self._running(cid)
         request = execution.Request(argv=list(argv), env=list(env), timeout=timeout, max_output=max_output)
-        info = msgspec.structs.replace(self.info, runc=self._program(record))
         return await execution.execute(record, request, self.layout, info, self.host)
+
+    async def stream(self, cid: str, argv: Sequence[str], streams: Streams) -> int:
+        """Run a command in a running container as ``exec`` does, on somebody's streams; its exit code.
+
+        Cancelled: the command is killed. Raises ExecError, ContainerStateError.
+        """
+        record, info = self._running(cid)
+        request = execution.Request(argv=list(argv))
+        return await execution.stream(record, request, streams, self.layout, info, self.host)
+
+    async def attach(self, cid: str, streams: Streams) -> None:
+        """Connect to the first process until it ends, or its user has; nothing else happens to it.
+
+        Raises ContainerStateError.
+        """
+        record, _ = self._running(cid)
+        await self._attachments.attach(record, streams)
 
     async def update(self, cid: str, resources: Resources) -> None:
         """Change the limits of a running container that are not None (in-place resize), and its record.
@@ -284,11 +308,20 @@ class Runtime:
 
     async def rotate_log(self, cid: str, to: Path) -> None:
         """Rename the log to ``to`` and let the monitor begin a new one; returns when the new file is there."""
+        await self._new_log(cid, to)
+
+    async def reopen_log(self, cid: str) -> None:
+        """Let the monitor begin a new log where there is none; returns when it is there."""
+        await self._new_log(cid, None)
+
+    async def _new_log(self, cid: str, to: Path | None) -> None:
         record = self._record(cid)
         path = Path(record.spec.log_path)
 
         def act() -> None:
-            path.rename(to)
+            if to is not None:
+                path.rename(to)
+            failpoint("log.renamed")
             conmon.reopen_log(self.layout.bundle(cid))
 
         try:
@@ -369,6 +402,14 @@ class Runtime:
             raise ContainerNotFound(f"no container {cid}")
         return record
 
+    def _running(self, cid: str) -> tuple[ContainerRecord, RuntimeInfo]:
+        """A running container, and the runtime that it has. Raises ContainerStateError."""
+        record = self._record(cid)
+        if not record.running:
+            raise ContainerStateError(f"container {cid} is not running")
+        return record, msgspec.structs.replace(self.info, runc=self._program(record))
+
     def _report(self, cid: str, info: ExitInfo) -> None:
+        self._attachments.forget(cid)
         if self.on_exit is not None:
             self.on_exit(cid, info)

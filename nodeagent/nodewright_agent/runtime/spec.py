@@ -20,6 +20,8 @@ class Mount(msgspec.Struct, frozen=True, omit_defaults=True):
     destination: str
     type: str = "bind"
     options: list[str] = []
+    shifted: bool = False
+    """In a pod with a user namespace: its files have been made to belong to it, and are mounted as they are."""
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -102,6 +104,8 @@ class ContainerSpec(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What ``user_ns`` maps."""
 
     mounts: list[Mount] = []
+    image_volumes: list[str] = []
+    """Directories of the root file system that stay writable where it is not."""
     devices: list[Device] = []
     resources: Resources = Resources()
     """What its cgroup has now: ``Runtime.update`` changes the record with the cgroup."""
@@ -231,10 +235,11 @@ def problems(spec: ContainerSpec) -> list[str]:
         found.append(f"cgroup_parent {spec.cgroup_parent!r}: expected an absolute path without ..")
     for field, values in (("argv", spec.argv), ("env", spec.env), ("cwd", [spec.cwd])):
         found.extend(f"{field}: NUL byte in {value!r}" for value in values if "\0" in value)
+        found.extend(f"{field}: {value!r} is not valid UTF-8" for value in values if not _encodable(value))
     found.extend(f"env: {entry!r} is not NAME=value" for entry in spec.env if entry.find("=") < 1)
     if not spec.cwd.startswith("/"):
         found.append(f"working directory {spec.cwd!r} is not an absolute path")
-    found.extend(_mount_problems(spec.mounts))
+    found.extend(_mount_problems([*spec.mounts, *(Mount("", path) for path in spec.image_volumes)]))
     if (spec.user_ns is None) != (spec.ids is None):
         found.append("user_ns and ids: give both or none")
     for field, value in (("uid", spec.user.uid), ("gid", spec.user.gid)):
@@ -246,6 +251,11 @@ def problems(spec: ContainerSpec) -> list[str]:
         if not 0 <= gid <= MAX_ID
     )
     return found
+
+
+def _encodable(text: str) -> bool:
+    """JSON of an image may have half of a surrogate pair, which no program can be given."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _mount_problems(mounts: list[Mount]) -> list[str]:

@@ -19,6 +19,8 @@ from nodewright_agent.server import cadvisor, stats
 from nodewright_agent.server.authn import Authenticator
 from nodewright_agent.server.authz import Authorizer, subresources, verb
 from nodewright_agent.server.logs import LogsHandler
+from nodewright_agent.server.streaming.backend import NodeStreams
+from nodewright_agent.server.streaming.kubelet import StreamRoutes
 from nodewright_agent.server.tls import ServingTLS
 from nodewright_agent.server.view import NodeUsage, PodsView, StatsSource
 
@@ -29,11 +31,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SHUTDOWN = 1.0  # seconds that requests under way get when the server stops
 _HANDSHAKE = 10.0  # seconds to finish a TLS handshake
 _CLOSING = 2.0  # seconds to wait for a peer's TLS goodbye; Go's clients do not always send one
-_LATER = ("/exec/", "/attach/", "/portForward/", "/run/")
+_LONGEST_LINE = 1 << 20  # bytes; a command is part of the request's first line. Go's servers take 1 MiB of headers
 
 
 class KubeletServer:
     """Serves /healthz /pods /runningpods/ /configz /metrics (resource, cadvisor, probes) /stats/summary /containerLogs.
+
+    And /exec, /attach, /portForward and /run, where it is told of ``streams``.
 
     Every request needs a client certificate of the cluster's authority, or a bearer token; what it may see is asked
     of the API server. When that can't be asked, the answer is no.
@@ -47,6 +51,7 @@ class KubeletServer:
         tls: ServingTLS,
         authenticator: Authenticator,
         authorizer: Authorizer,
+        streams: NodeStreams | None = None,
         stats: StatsSource | None = None,
         counters: Callable[[], str] | None = None,
         probes: Callable[[], str] | None = None,
@@ -69,6 +74,7 @@ class KubeletServer:
         self._address = address
         self.port = port
         self._logs = LogsHandler(pods)
+        self._streams = StreamRoutes(streams) if streams is not None else None
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._connections: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
@@ -76,7 +82,11 @@ class KubeletServer:
     async def start(self) -> None:
         """Listen. Raises OSError (port in use, certificate files) or ssl.SSLError."""
         runner = web.AppRunner(
-            self._application(), access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN
+            self._application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=_SHUTDOWN,
+            max_line_size=_LONGEST_LINE,
         )
         await runner.setup()
         try:
@@ -104,6 +114,8 @@ class KubeletServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        if self._streams is not None:
+            await self._streams.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -127,8 +139,8 @@ class KubeletServer:
         ]
         for path, handler in table:
             app.router.add_get(path, handler, allow_head=False)
-        for prefix in _LATER:
-            app.router.add_route("*", prefix + "{rest:.*}", self._not_implemented)
+        if self._streams is not None:
+            self._streams.add_to(app.router)
         return app
 
     @web.middleware
@@ -196,10 +208,6 @@ class KubeletServer:
         except OSError as error:
             logger.warning("usage can't be read: %s", error)
             return None
-
-    async def _not_implemented(self, request: web.Request) -> web.Response:
-        what = request.path.split("/")[1]
-        return web.Response(status=501, text=f"{what} is not implemented by this node agent yet\n")
 
 
 @web.middleware

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from nodewright.kube.objects import Pod
 from nodewright_agent.config import AgentConfig
-from nodewright_agent.pods import spec
+from nodewright_agent.pods import podfiles, spec
 from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.model import Instance
 from nodewright_agent.runtime import cgroup_math
@@ -206,6 +207,7 @@ class UsageReader:
                 local.append(fs)
         if local:
             sizes, inodes = sum(part.used or 0 for part in local), sum(part.inodes_used or 0 for part in local)
+            sizes += shared_files(self._config.state / "pods" / made.uid)
             made.ephemeral = host.file_system(self._config.state, min(p.time for p in local), sizes, inodes)
 
     def _cpu(self, usage: NodeUsage) -> dict[str, int]:
@@ -220,6 +222,16 @@ class UsageReader:
         for one in self._node(NodeUsage(0.0, Usage(), [])).system:
             found[f"system {one.name}"] = one.usage.cpu_nanoseconds or 0
         return found
+
+
+def shared_files(directory: Path) -> int:
+    """Bytes of the files that the agent made for a Pod, and that its containers may write to (CVE-2020-8557)."""
+    found = 0
+    ends = directory.glob("containers/*/*-termination-log")
+    for path in (podfiles.hosts_path(directory), podfiles.resolv_path(directory), *ends):
+        with contextlib.suppress(OSError):
+            found += path.lstat().st_blocks * 512
+    return found
 
 
 def _part(count: Count | None, where: Path) -> FsUsage | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -27,9 +28,13 @@ from nodewright.cli.output import (
 if TYPE_CHECKING:
     from nodewright_agent.runtime.images.credentials import Credential
     from nodewright_agent.runtime.images.model import Image, PullProgress
+    from nodewright_agent.runtime.images.progress import PullUnderWay
     from nodewright_agent.runtime.images.store import ImageStore
 
 T = TypeVar("T")
+
+LINE_EVERY = 5.0
+"""Seconds between lines that say how far a pull is, where there is no terminal."""
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -72,11 +77,14 @@ def pull(
     output: Output = Format.TABLE,
 ) -> None:
     """Fetch an image from its registry."""
+    from nodewright_agent.runtime.images.credentials import matching
+    from nodewright_agent.runtime.images.reference import parse
+
     credentials = _credentials(auth_file)
 
     async def work(store: ImageStore) -> list[Image]:
         with _progress(reference) as report:
-            return [await store.pull(reference, auth=credentials, progress=report)]
+            return [await store.pull(reference, auth=matching(credentials, parse(reference)), progress=report)]
 
     _show(_run(_folder(name, state_dir, root), work), output)
 
@@ -85,12 +93,13 @@ def pull(
 def list_images(
     name: Name = DEFAULT, state_dir: StateDir = None, root: Root = None, output: Output = Format.TABLE
 ) -> None:
-    """List the images in the store."""
+    """List the images in the store, and those that anybody is pulling into it right now."""
 
-    async def work(store: ImageStore) -> list[Image]:
-        return store.list()
+    async def work(store: ImageStore) -> tuple[list[Image], list[PullUnderWay]]:
+        return store.list(), store.under_way()
 
-    _show(_run(_folder(name, state_dir, root, must_exist=True), work), output)
+    images, pulls = _run(_folder(name, state_dir, root, must_exist=True), work)
+    _show(images, output, pulls)
 
 
 @app.command("rm")
@@ -160,7 +169,7 @@ def _run(folder: Path, work: Callable[[ImageStore], Awaitable[T]]) -> T:
     from nodewright_agent.runtime.images.store import ImageStore
 
     async def session() -> T:
-        store = ImageStore(folder)
+        store = ImageStore(folder, user="nodewright image pull")
         try:
             return await work(store)
         finally:
@@ -187,46 +196,83 @@ def _credentials(auth_file: Path | None) -> list[Credential]:
 
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[PullProgress], None]]:
-    """Show bytes of all layers together: a bar on a terminal, a line per finished layer in a log."""
-    console = stderr()
-    layers: dict[str, tuple[int, int]] = {}
+    """Show bytes of all layers together: a bar on a terminal; in a log a line per finished layer, and now and then."""
+    from nodewright_agent.runtime.images.progress import Meter
+
+    console, meter = stderr(), Meter(title)
     if not console.is_terminal:
+        finished: set[str] = set()
+        told = time.monotonic()
 
         def line(step: PullProgress) -> None:
-            if step.state in ("done", "exists") and layers.get(step.layer) != (step.total, step.total):
-                layers[step.layer] = (step.total, step.total)
+            nonlocal told
+            meter.take(step)
+            if step.state in ("done", "exists") and step.layer not in finished:
+                finished.add(step.layer)
                 what = "already here" if step.state == "exists" else human_bytes(step.total)
                 console.print(f"  {step.layer[:19]}: {what}", markup=False)
+            elif time.monotonic() - told >= LINE_EVERY:
+                told = time.monotonic()
+                console.print(f"  {meter.read().text}", markup=False)
 
         yield line
         return
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("{task.fields[layers]}"),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=None)
+        task = progress.add_task(escape(title), total=None, layers="")
 
         def bar(step: PullProgress) -> None:
-            layers[step.layer] = (step.current, step.total)
-            done, total = (sum(column) for column in zip(*layers.values(), strict=True))
-            progress.update(task, completed=done, total=total or None)
+            meter.take(step)
+            now = meter.read()
+            layers = f"{now.layers_done} of {now.layers} layers"
+            progress.update(task, completed=now.bytes, total=now.total or None, layers=layers)
 
         yield bar
 
 
-def _show(images: list[Image], output: Format) -> None:
+def _show(images: list[Image], output: Format, pulls: Sequence[PullUnderWay] = ()) -> None:
     if output is not Format.TABLE:
-        emit(
-            [
-                {"id": i.id, "names": i.names, "digests": i.digests, "size": i.size, "layers": len(i.layers)}
-                for i in images
-            ],
-            output,
-        )
+        emit([*map(_document, images), *map(_pull_document, pulls)], output)
         return
     rows = []
     for image in images:
         # by repository@digest where there is no tag, and the bare id for an image without any name
         for name in image.names or image.digests or ["<none>"]:
             rows.append((name.replace("[", r"\["), image.id.partition(":")[2][:12], human_bytes(image.size)))
+    for pull in pulls:
+        by = f" ({pull.by})" if pull.by else ""
+        rows.append((pull.image.replace("[", r"\["), "pulling", f"{pull.text}{by}"))
     print_table(("image", "id", "size"), rows)
+
+
+def _document(image: Image) -> dict[str, Any]:
+    return {
+        "id": image.id,
+        "names": image.names,
+        "digests": image.digests,
+        "size": image.size,
+        "layers": len(image.layers),
+    }
+
+
+def _pull_document(pull: PullUnderWay) -> dict[str, Any]:
+    """A pull in the shape of an image: it has no id yet, and says under `pull` how far it is."""
+    progress = {
+        "by": pull.by,
+        "pid": pull.pid,
+        "started": pull.started,
+        "bytes": pull.bytes,
+        "total": pull.total,
+        "layersDone": pull.layers_done,
+        "bytesPerSecond": round(pull.rate),
+    }
+    return {"id": "", "names": [pull.image], "digests": [], "size": 0, "layers": pull.layers, "pull": progress}

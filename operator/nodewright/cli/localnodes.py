@@ -46,7 +46,8 @@ def start_network(cluster: LocalCluster, progress: Progress) -> None:
     _claim_runtime_dir(cluster.layout)
     _refuse_foreign_routes(cluster)
     with progress.step("network") as step:
-        hosts.setup_bridge(ranges.bridge, f"{ranges.gateway}/{ranges.node_cidr.prefixlen}", nat=True)
+        gateway = f"{ranges.gateway}/{ranges.node_cidr.prefixlen}"
+        hosts.setup_bridge(ranges.bridge, gateway, nat=True, pods=str(ranges.pod_cidr))
         step.result(f"bridge {ranges.bridge}, {ranges.node_cidr}")
 
 

@@ -1,7 +1,6 @@
 """Pulls from Debian's docker-registry on loopback, and from a registry that breaks every rule it can."""
 
 import asyncio
-import base64
 import gzip
 import json
 import os
@@ -23,6 +22,7 @@ from nodewright_agent.runtime.images.errors import (
 )
 from nodewright_agent.runtime.images.settings import RegistrySettings
 from nodewright_agent.runtime.images.store import ImageStore
+from support.bad_registry import BadRegistry, basic, guard, serve
 from support.image_makers import BASE, INDEX, MANIFEST, TOP, digest, entry, image, oci_files, tar, write_archive
 
 pytestmark = pytest.mark.needs_root
@@ -133,46 +133,10 @@ async def test_images_pushed_by_another_tool(store, registry, tmp_path):
 # The bad registry
 
 
-class BadRegistry:
-    """Serves one image, with anything overridden: `routes` maps a path to a handler or a response maker."""
-
-    def __init__(self):
-        self.routes = {}
-        self.requests = []
-        self.blobs = {}
-        self.manifests = {}
-        self.types = {}
-        self.host = ""
-
-    def serve(self, made, name="app", tag="1", content_type=MANIFEST):
-        data, found = made.freeze()
-        self.blobs |= made.blobs
-        for target in (tag, found):
-            self.manifests[f"/v2/{name}/manifests/{target}"] = data
-        self.types[data] = content_type
-        return f"{self.host}/{name}:{tag}"
-
-    async def handle(self, request):
-        self.requests.append(request)
-        if request.path in self.routes:
-            return await self.routes[request.path](request)
-        if request.path in self.manifests:
-            data = self.manifests[request.path]
-            return web.Response(body=data, content_type=self.types.get(data, MANIFEST))
-        data = self.blobs.get(request.path.rpartition("/")[2])
-        return web.Response(body=data) if data is not None else web.Response(status=404)
-
-
 @pytest.fixture
 async def bad():
     registry = BadRegistry()
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", registry.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    registry.host = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+    runner, registry.host = await serve(registry.handle)
     yield registry
     await runner.cleanup()
 
@@ -394,45 +358,10 @@ async def test_indexes_choose_and_end(store, bad):
 # Credentials
 
 
-def basic(user, password):
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def guard(bad, accepted):
-    """Every request needs the header; tokens are handed out for user:right."""
-    real = bad.handle
-
-    async def token(request):
-        bad.requests.append(request)
-        if request.headers.get("Authorization") != basic("user", "right"):
-            return web.Response(status=401)
-        assert request.query["scope"] == "repository:app:pull"
-        return web.json_response({"token": "T"})
-
-    async def handle(request):
-        if request.path == "/token":
-            return await token(request)
-        if request.headers.get("Authorization") != accepted:
-            bad.requests.append(request)
-            header = (
-                f'Bearer realm="http://{bad.host}/token",service="s"' if accepted == "Bearer T" else 'Basic realm="r"'
-            )
-            return web.Response(status=401, headers={"WWW-Authenticate": header})
-        return await real(request)
-
-    return handle
-
-
 @pytest.fixture(params=["Bearer T", basic("user", "right")])
 async def guarded(request):
     registry = BadRegistry()
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", guard(registry, request.param))
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    registry.host = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+    runner, registry.host = await serve(guard(registry, request.param))
     yield registry
     await runner.cleanup()
 

@@ -95,6 +95,18 @@ def test_pods_of_two_nodes_reach_each_other_unmasqueraded_and_the_outside_masque
     assert source_seen(here, pod_a, "10.180.49.1") == "10.180.49.11", "to the outside: the node's address"
 
 
+def test_the_machine_reaches_the_pods_of_all_node_hosts(node_hosts, make_netns, tmp_path):
+    one = Node(node_hosts(1), tmp_path / "1", "10.249.1.0/24")
+    two = Node(node_hosts(2), tmp_path / "2", "10.249.2.0/24")
+    hosts.setup_bridge("nwbt", "10.180.49.1/24", nat=True, pods=CLUSTER)
+    for node in (one, two):
+        pod = make_netns()
+        address = node.run("attach", f"pod-{node.cidr}", pod).ip
+        assert source_seen(pod, None, address) == "10.180.49.1"
+    with pytest.raises(OSError, match="No route to host"):
+        connect(None, "10.249.3.9")
+
+
 def test_attach_and_detach_can_be_repeated_and_leave_nothing(node_hosts, make_netns, tmp_path):
     node = Node(node_hosts(1), tmp_path, "10.249.1.0/24")
     netns = make_netns()

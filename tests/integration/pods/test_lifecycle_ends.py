@@ -1,14 +1,17 @@
 """How Pods restart as a whole, and how they end: real containers, hooks, signals and reboots."""
 
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nodewright_agent.runtime import cgroups
+from nodewright_agent.runtime import cgroups, mounts
 from nodewright_agent.runtime.cleanup import purge
-from support.agent_node import IMAGE, wait_until
+from support.agent_node import IMAGE, MAIN, AgentNode, wait_until
 from support.pod_lab import STAY, PodLab, main_status, restarts
+from support.probe_server import ProbeServer
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster]
 
@@ -121,6 +124,55 @@ def test_hooks_signals_and_their_order(lab: PodLab) -> None:
     assert lines[2:] == ["hook main", "term main", "term s2", "term s1"]
 
 
+def test_hooks_where_no_grace_is_left(lab: PodLab) -> None:
+    """A Pod with a grace of 0 is gone from the API at once; its hooks run all the same, within the least window."""
+    out = Path(lab.node.state) / "forced"
+    mount = {"name": "out", "mountPath": "/out"}
+    volume = {"name": "out", "hostPath": {"path": str(out), "type": "DirectoryOrCreate"}}
+    note = {"exec": {"command": shell("echo hook >> /out/order")}}
+    term = shell("trap 'echo term >> /out/order; exit 0' TERM; sleep 1000 & wait $!")
+    with ProbeServer() as server:
+        ask = {"httpGet": {"port": server.port, "path": "/bye", "host": "127.0.0.1"}}
+        lab.create(
+            "forced",
+            containers=[
+                container("exec", "", lifecycle={"preStop": note}, volumeMounts=[mount]) | {"command": term},
+                container("http", "", lifecycle={"preStop": ask}) | {"command": STAY},
+            ],
+            volumes=[volume],
+            terminationGracePeriodSeconds=0,
+        )
+        lab.wait_phase("forced", "Running")
+        lab.delete("forced")
+        lab.wait_gone("forced")
+        wait_until("nothing of it is left", lambda: not lab.on_host())
+        (request,) = server.requests
+    assert request.startswith(b"GET /bye HTTP/1.1")
+    assert b"User-Agent: kube-lifecycle/1.36" in request
+    assert (out / "order").read_text() == "hook\nterm\n"
+
+
+def test_names_that_a_pod_has_inside(lab: PodLab) -> None:
+    show = shell("hostname; cat /etc/hosts")
+    own = {"hostname": "web", "subdomain": "sub"}
+    alias = {"ip": "192.0.2.7", "hostnames": ["one.example", "two.example"]}
+    lab.create("plain", show, restartPolicy="Never", hostAliases=[alias], **own)
+    lab.create("full", show, restartPolicy="Never", setHostnameAsFQDN=True, **own)
+    lab.create("other", show, restartPolicy="Never", hostnameOverride="named.example")
+    full = f"web.sub.{lab.namespace}.svc.cluster.local"
+    said = {}
+    for name in ("plain", "full", "other"):
+        pod = lab.wait_phase(name, "Succeeded")
+        hostname, *said[name] = lab.logs(name).splitlines()
+        expected = {"plain": "web", "full": full, "other": "named.example"}[name]
+        assert hostname == expected
+        names = "named.example" if name == "other" else f"{full}\tweb"
+        assert f"{pod.status.pod_ip}\t{names}" in said[name]
+    assert said["plain"][-2:] == ["# Entries added by HostAliases.", "192.0.2.7\tone.example\ttwo.example"]
+    lab.create("long", setHostnameAsFQDN=True, hostname="h" * 63, subdomain="sub")
+    lab.wait_event("long", "FailedCreatePodSandBox", "is too long (64 is the max")
+
+
 def test_how_ends_are_told(lab: PodLab) -> None:
     fallback = {"terminationMessagePolicy": "FallbackToLogsOnError"}
     long = "i=0; while [ $i -lt 700 ]; do echo line-$i; i=$((i+1)); done"
@@ -164,25 +216,45 @@ def test_a_pod_that_never_started_fails_when_it_is_deleted(lab: PodLab) -> None:
     lab.wait_gone("pending")
 
 
+def reboot(node: AgentNode) -> None:
+    """Take all that a reboot takes: processes, cgroups, namespaces, /run, links and rules; and the boot's identity."""
+    node.stop(signal.SIGKILL)
+    purge(run_dir=node.run, state_dir=node.run, cgroup_root=node.cgroup_root, cgroups=cgroups.detect())
+    mounts.unmount_below(node.state)
+    for words in (("ip", "link", "delete", "nw-pods"), ("nft", "flush", "ruleset")):
+        subprocess.run(words, check=True)
+    other = "import nodewright_agent.runtime.recovery as recovery; recovery.boot_id = lambda: 'another'; "
+    node.start(main=other + MAIN)
+
+
 def test_after_a_reboot_pods_go_on_by_their_policy(own_lab: PodLab) -> None:
     lab, node = own_lab, own_lab.node
-    data = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
-    spec: dict[str, Any] = {
-        "volumes": [{"name": "data", "emptyDir": {}}],
-        "initContainers": [container("init", "echo ran >> /data/init", **data)],
+    data = {
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "memory", "mountPath": "/memory"}],
+        "lifecycle": {"postStart": {"exec": {"command": shell("echo hook >> /data/hooks")}}},
     }
-    lab.create("always", shell("cat /data/init; exec sleep 1000"), container=data, **spec)
+    spec: dict[str, Any] = {
+        "volumes": [{"name": "data", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}],
+        "initContainers": [container("init", "echo ran >> /data/init; echo ran >> /memory/init")],
+    }
+    spec["initContainers"][0]["volumeMounts"] = data["volumeMounts"]
+    lab.create("always", shell("cat /data/init /memory/init; exec sleep 1000"), container=data, **spec)
     lab.create("never", restartPolicy="Never")
     lab.create("done", shell("exit 0"), restartPolicy="OnFailure")
     lab.wait_phase("done", "Succeeded")
     for name in ("always", "never"):
         lab.wait_phase(name, "Running")
-    node.stop()
-    purge(run_dir=node.run, state_dir=node.run, cgroup_root=node.cgroup_root, cgroups=cgroups.detect())
-    node.start()
+    lab.wait("always", "its hook done", lambda pod: main_status(pod).started)
+    before = lab.get("always")
+    reboot(node)
     pod = lab.wait("always", "a second run", lambda pod: restarts(pod) == 1 and main_status(pod).ready)
     assert every_status(pod)["init"].restart_count == 1
-    wait_until("init containers ran again", lambda: lab.logs("always") == "ran\nran\n")
+    assert pod.metadata.uid == before.metadata.uid
+    last = main_status(pod).last_state.terminated
+    assert (last.exit_code, last.reason) == (255, "Unknown")
+    # Its disk was kept, its memory was not.
+    wait_until("init containers ran again", lambda: lab.logs("always") == "ran\nran\nran\n")
+    assert str(lab.api.read_namespaced_pod_log("always", lab.namespace, previous=True)) == "ran\nran\n"
     lab.wait_event("always", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
     pod = lab.wait_phase("never", "Failed")
     assert restarts(pod) == 0

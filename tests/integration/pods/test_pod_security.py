@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,9 +118,17 @@ def test_host_namespaces(lab: PodLab) -> None:
     assert not set(finished_log(lab, "own")[:3]) & set(ours)
 
 
+def user_namespaces(lab: PodLab) -> bool:
+    """Whether the node says that it has them; what it declares goes with that."""
+    status = lab.api.read_node(lab.node.name).status
+    there = [handler.features.user_namespaces for handler in status.runtime_handlers]
+    assert all(there) is any(there)
+    assert ("UserNamespacesHostNetworkSupport" in status.declared_features) is all(there)
+    return all(there)
+
+
 def test_user_namespace(lab: PodLab) -> None:
-    node = lab.api.read_node(lab.node.name)
-    if not node.status.runtime_handlers[0].features.user_namespaces:
+    if not user_namespaces(lab):
         pytest.skip("this kernel has no idmapped mounts for the directories of the tests")
     lab.api.create_namespaced_config_map(lab.namespace, {"metadata": {"name": "c"}, "data": {"k": "from a map"}})
     script = (
@@ -166,6 +175,107 @@ def test_user_namespace(lab: PodLab) -> None:
         lab.wait_gone(name)
     assert not any(processes(lab, uid) for uid in uids)
     wait_until("nothing is left", lambda: not lab.on_host())
+    lab.create("u4", sh("cat /proc/self/uid_map; echo done; sleep 1000"), hostUsers=False)
+    assert int(finished_log(lab, "u4")[0].split()[1]) == min(starts)
+
+
+def test_volumes_in_a_user_namespace(lab: PodLab, tmp_path: Path) -> None:
+    if not user_namespaces(lab):
+        pytest.skip("this kernel has no idmapped mounts for the directories of the tests")
+    lab.api.create_namespaced_secret(lab.namespace, {"metadata": {"name": "s"}, "stringData": {"k": "secret"}})
+    (tmp_path / "given").write_text("host")
+    os.chown(tmp_path / "given", 1000, 1000)
+    tmp_path.chmod(0o777)
+    sources = [
+        {"serviceAccountToken": {"path": "token"}},
+        {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+    ]
+    volumes = [
+        {"name": "memory", "emptyDir": {"medium": "Memory"}},
+        {"name": "secret", "secret": {"secretName": "s", "defaultMode": 0o400}},
+        {"name": "projected", "projected": {"sources": sources}},
+        {"name": "host", "hostPath": {"path": str(tmp_path)}},
+        {"name": "disk", "emptyDir": {}},
+        {"name": "image", "image": {"reference": IMAGE, "pullPolicy": "IfNotPresent"}},
+    ]
+    mounts = [{"name": one["name"], "mountPath": f"/v/{one['name']}"} for one in volumes]
+    mounts += [
+        {"name": "disk", "mountPath": "/v/sub", "subPath": "a/b"},
+        {"name": "secret", "mountPath": "/v/key", "subPath": "k", "readOnly": True},
+    ]
+    script = (
+        "id -u; id -G; cat /v/secret/k /v/key; echo; cat /v/projected/name; echo; head -c 2 /v/projected/token; echo;"
+        "cat /v/host/given; echo; for d in memory disk sub host; do echo x > /v/$d/made; done;"
+        "stat -c %u:%g /v/memory/made /v/disk/made /v/disk/a/b/made /v/host/made /v/host/given;"
+        "ls /v/image/bin/sh; echo x 2>/dev/null >/v/key || echo no; echo done; sleep 1000"
+    )
+    context = {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000}
+    lab.create(
+        "vol", sh(script), container={"volumeMounts": mounts}, volumes=volumes, hostUsers=False, securityContext=context
+    )
+    lines = finished_log(lab, "vol")
+    assert lines[:6] == ["1000", "1000 2000", "secretsecret", "vol", "ey", "host"]
+    assert lines[6:11] == ["1000:2000", "1000:2000", "1000:2000", "1000:1000", "1000:1000"]
+    assert lines[11:] == ["/v/image/bin/sh", "no", "done"]
+    assert os.stat(tmp_path / "made").st_uid == 1000
+
+
+def test_what_containers_may(lab: PodLab) -> None:
+    """One Pod, one container for each setting; each says what it finds."""
+    seccomp = Path(lab.node.settings["state_dir"]) / "seccomp"
+    seccomp.mkdir(exist_ok=True)
+    (seccomp / "none.json").write_text(
+        '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod", '
+        '"fchmodat", "fchmodat2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}'
+    )
+    show = "grep -E '^(CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | cut -f2 | tr '\\n' ' '; "
+    write = "for d in / /tmp; do touch $d/x 2>/dev/null && echo -n $d' '; done; "
+    masked = "grep -c ' /proc/' /proc/self/mountinfo | tr '\\n' ' '; "
+    change = "chmod 700 /tmp 2>&1 | grep -c supported; "
+    usual = "00000000a80425fb 0 2"
+    wanted: dict[str, tuple[dict[str, Any], str, str]] = {
+        "usual": ({}, show + write, f"{usual} / /tmp "),
+        "none": ({"capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": False}, show, f"{'0' * 16} 1 2 "),
+        "some": ({"capabilities": {"drop": ["all"], "add": ["NET_BIND_SERVICE"]}}, show, f"{'0' * 13}400 0 2 "),
+        "free": ({"seccompProfile": {"type": "Unconfined"}}, show, "00000000a80425fb 0 0 "),
+        "own": ({"seccompProfile": {"type": "Localhost", "localhostProfile": "none.json"}}, change, "1"),
+        "read": ({"readOnlyRootFilesystem": True}, show + write, f"{usual} "),
+    }
+    containers = [
+        {"name": name, "image": IMAGE, "command": sh(script + "echo"), "securityContext": context}
+        for name, (context, script, _) in wanted.items()
+    ]
+    lab.create("may", containers=containers, restartPolicy="Never")
+    lab.wait_phase("may", "Succeeded")
+    assert {name: lab.logs("may", name).rstrip("\n") for name in wanted} == {n: row[2] for n, row in wanted.items()}
+    if user_namespaces(lab):
+        container = {"securityContext": {"procMount": "Unmasked"}}
+        lab.create("proc", sh(masked), container=container, hostUsers=False, restartPolicy="Never")
+        lab.wait_phase("proc", "Succeeded")
+        assert lab.logs("proc") == "0 "
+
+
+@pytest.mark.parametrize(
+    ("context", "reason", "message"),
+    [
+        (
+            {"seccompProfile": {"type": "Localhost", "localhostProfile": "missing.json"}},
+            "CreateContainerError",
+            'cannot load seccomp profile "{0}/missing.json": open {0}/missing.json: no such file or directory',
+        ),
+        (
+            {"runAsNonRoot": True},
+            "CreateContainerConfigError",
+            'container has runAsNonRoot and image will run as root (pod: "bad_{1}({2})", container: main)',
+        ),
+        ({"capabilities": {"add": ["FLY"]}}, "CreateContainerConfigError", "unknown capability 'FLY'"),
+    ],
+)
+def test_what_cannot_be_is_told(lab: PodLab, context: dict[str, Any], reason: str, message: str) -> None:
+    uid = lab.create("bad", STAY, container={"securityContext": context})
+    pod = lab.wait_waiting("bad", reason)
+    expected = message.format(f"{lab.node.settings['state_dir']}/seccomp", lab.namespace, uid)
+    assert main_status(pod).state.waiting.message == expected
 
 
 def test_identity_is_told(lab: PodLab) -> None:

@@ -21,6 +21,11 @@ def mounted(uid: str) -> list[str]:
     return [entry.mount_point for entry in mountinfo.read() if uid in entry.mount_point]
 
 
+def wait_unmounted(uid: str) -> None:
+    """Wait until nothing of the Pod is mounted: its sandbox goes after the Pod."""
+    wait_until("all is unmounted", lambda: mounted(uid) == [])
+
+
 def mount(name: str, path: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "mountPath": path, **more}
 
@@ -91,7 +96,7 @@ def test_an_image_as_a_volume(lab: PodLab) -> None:
     assert len(mounted(uid)) >= 2
     lab.delete("img")
     lab.wait_gone("img")
-    assert mounted(uid) == []
+    wait_unmounted(uid)
 
 
 def test_images_for_volumes_that_are_not_to_be_had(lab: PodLab) -> None:
@@ -163,7 +168,7 @@ def test_mounts_of_a_privileged_container_reach_the_others_and_are_gone_with_the
     assert any(point.endswith("/v/in") for point in mounted(uid))
     lab.delete("prop", grace=1)
     lab.wait_gone("prop")
-    assert mounted(uid) == []
+    wait_unmounted(uid)
 
 
 def test_claims(lab: PodLab, tmp_path: Path, loop_device: str) -> None:
@@ -219,7 +224,7 @@ def test_a_blank_local_disk_is_formatted_once(lab: PodLab, loop_device: str) -> 
         lab.wait_phase(name, "Succeeded")
         lab.delete(name)
         lab.wait_gone(name)
-        assert mounted(uid) == []
+        wait_unmounted(uid)
     lab.api.delete_persistent_volume(f"{lab.namespace}-disk")
 
 
@@ -260,5 +265,5 @@ def test_volumes_outlive_the_agent_and_not_the_pod(own_lab: PodLab, tmp_path: Pa
     assert sorted(mounted(uid)) == before
     lab.delete("p", grace=0)
     lab.wait_gone("p")
-    wait_until("all is unmounted", lambda: mounted(uid) == [])
+    wait_unmounted(uid)
     lab.api.delete_persistent_volume(f"{lab.namespace}-disk")

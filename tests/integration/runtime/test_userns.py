@@ -81,3 +81,13 @@ async def test_root_is_nobody_outside(runtime: Runtime, host: Host, sandboxes: S
     bundle = os.stat(runtime.layout.bundle("u"))
     assert (stat.S_IMODE(bundle.st_mode), bundle.st_gid) == (0o710, IDS.start)
     await runtime.delete("u", force=True)
+
+
+async def test_on_the_hosts_network(runtime: Runtime, host: Host, sandboxes: Sandboxes):
+    own = await sandboxed(sandboxes, network=False)
+    script = (
+        "id -u; readlink /proc/self/ns/net; ls -d /sys/class/net/lo; mount | grep -c ' on /sys/fs/cgroup/.*rw[,)]';"
+        "for f in /sys/kernel/mm/ksm/run /sys/fs/cgroup/x; do touch $f 2>&1 | grep -c Read-only; done"
+    )
+    assert await run(runtime, host.spec("u", "sh", "-c", script, **own)) == 1
+    assert host.lines("u")[:4] == ["0", os.readlink("/proc/self/ns/net"), "/sys/class/net/lo", "0"]

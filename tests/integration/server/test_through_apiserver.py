@@ -123,11 +123,6 @@ async def test_following_through_the_api_server(server, namespace, admin, log, p
         assert [chunk async for chunk in stream] == []
 
 
-async def test_exec_says_that_it_comes_later(server, namespace, kubectl):
-    with pytest.raises(RuntimeError, match=r"not implemented by this node agent|501"):
-        await asyncio.to_thread(kubectl, "exec", "-n", namespace, "p", "--", "true")
-
-
 async def test_tokens_and_rbac(server, cluster, admin, namespace):
     answer = await admin.create(
         SERVICEACCOUNTS, {"spec": {"expirationSeconds": 600}}, namespace, name="default", subresource="token"

@@ -59,6 +59,9 @@ class Runtime:
             raise self.error
         path.touch()
 
+    async def reopen_log(self, cid):
+        Path(self.record.spec.log_path).touch()
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -95,6 +98,17 @@ async def test_rotated_logs_are_kept_compressed_but_for_the_newest_and_the_oldes
     ]
     assert gzip.decompress((path.parent / "0.log.19700101-000004.gz").read_bytes()) == b"line 00000004\n"
     assert (path.parent / "0.log.19700101-000005").read_text() == "line 00000005\n"
+
+
+async def test_a_rotation_that_was_broken_off_is_ended(path):
+    runtime = Runtime(path)
+    path.with_name("0.log.20260101-000000").touch()
+    await rotator(path, runtime=runtime).look()
+    assert names(path) == ["0.log", "0.log.20260101-000000"]
+    path.unlink()
+    path.with_name("0.log.20260101-000000").unlink()
+    await rotator(path, runtime=runtime).look()
+    assert names(path) == [], "whoever removed all of a log did not want it"
 
 
 async def test_two_files_mean_one_rotated_one(path):

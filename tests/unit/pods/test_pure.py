@@ -258,6 +258,7 @@ def test_end_of_a_log_as_termination_message():
     log = f"tail of a line\n{time} stdout F one\n{time} stderr P two \n{time} stderr F three\n"
     assert endmessage.log_end(log) == "one\ntwo three\n"
     assert endmessage.log_end(f"{time} stdout F only\n") == "only\n"
+    assert endmessage.log_end(f"{time} stdout F one\n{time} stdout P DONE\n") == "one\nDONE"
     many = "".join(f"{time} stdout F {n}\n" for n in range(200))
     assert endmessage.log_end(many).splitlines()[0] == "120"
 

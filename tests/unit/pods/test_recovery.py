@@ -63,6 +63,24 @@ def test_container_that_nobody_has_any_more_is_not_taken_for_done():
     assert (latest.state, latest.exit_code, latest.reason) == ("exited", 137, "ContainerStatusUnknown")
 
 
+def test_container_that_was_never_let_go_counts_as_if_it_had_not_been():
+    first = Instance("c0", "a", 0, state="exited", exit_code=3)
+    kept = record(first, Instance("c1", "a", 1, state="created"))
+    ended = container("c0", ended=ExitInfo(code=3))
+    result = recover(found({"uid-1": kept}, [ended]))
+    _, state = result.restored["uid-1"]
+    assert [(run.id, run.exit_code) for run in state.all_instances()] == [("c0", 3)]
+    assert result.surplus == []
+
+
+def test_runs_that_were_about_to_be_removed_are_surplus():
+    ended = [container(f"c{n}", attempt=n, ended=ExitInfo(code=1)) for n in range(3)]
+    result = recover(found({"uid-1": record()}, [*ended, container("c3", attempt=3)]))
+    _, state = result.restored["uid-1"]
+    assert [run.id for run in state.all_instances()] == ["c2", "c3"]
+    assert result.surplus == ["c0", "c1"]
+
+
 def test_after_a_reboot_everything_starts_anew():
     run = Instance("c1", "a", 0, state="running", started_at=10.0)
     end = ExitInfo(code=255, reason="HostRestarted", finished_at=20.0)

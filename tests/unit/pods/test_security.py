@@ -43,26 +43,27 @@ def test_run_as_non_root(context, image_user: str, problem: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reason", "told"),
     [
-        ("", "is not a relative path"),
-        ("/etc/passwd", "is not a relative path"),
-        ("../x", "is not a relative path"),
-        ("a/../../x", "is not a relative path"),
-        ("missing.json", "cannot load seccomp profile"),
-        ("broken.json", "cannot load seccomp profile"),
-        ("list.json", "is no object"),
-        (".", "cannot load seccomp profile"),
+        ("", "Config", "localhostProfile must be set if seccompProfile type is Localhost."),
+        ("/etc/passwd", "Config", "seccomp localhostProfile '/etc/passwd' is not a relative path without '..'"),
+        ("../x", "Config", "seccomp localhostProfile '../x' is not a relative path without '..'"),
+        ("a/../../x", "Config", "seccomp localhostProfile 'a/../../x' is not a relative path without '..'"),
+        ("missing.json", "", 'cannot load seccomp profile "{0}": open {0}: no such file or directory'),
+        (".", "", 'cannot load seccomp profile "{1}": open {1}: is a directory'),
+        ("broken.json", "", 'decoding seccomp profile failed "{0}": Input data was truncated'),
+        ("list.json", "", 'decoding seccomp profile failed "{0}": Expected `object`, got `array`'),
     ],
 )
-def test_localhost_seccomp(tmp_path: Path, name: str, told: str):
+def test_localhost_seccomp(tmp_path: Path, name: str, reason: str, told: str):
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
     profile = {"type": "Localhost", "localhostProfile": name}
     pod = make_pod({"name": "a", "securityContext": {"seccompProfile": profile}})
-    with pytest.raises(StartError, match=told) as caught:
+    with pytest.raises(StartError) as caught:
         security.seccomp_profile(pod, pod.spec.containers[0], [], tmp_path)
-    assert caught.value.reason == "CreateContainerConfigError"
+    text = told.format(tmp_path / name, tmp_path)
+    assert (caught.value.reason, caught.value.message) == (f"CreateContainer{reason}Error", text)
 
 
 def test_localhost_seccomp_is_given_as_it_is(tmp_path: Path):

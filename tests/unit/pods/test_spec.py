@@ -11,6 +11,7 @@ from nodewright_agent.pods.ports import StartError
 from nodewright_agent.runtime.images.config import ImageConfig
 from nodewright_agent.runtime.images.model import Image
 from nodewright_agent.runtime.sandbox import SandboxPaths
+from nodewright_agent.runtime.spec import Mount
 from unit.pods.pod_doubles import make_pod
 
 NODE = spec.NodeSettings("/nw", 4 << 30, Path("/seccomp"), Path("/logs"))
@@ -21,7 +22,7 @@ def image(**config):
     return Image("sha256:1", ["img"], [], 1, ImageConfig(**config), [Path("/l/2"), Path("/l/1")])
 
 
-def order(container=None, given=None, env=(), **pod_spec):
+def order(container=None, given=None, env=(), volume_mounts=(), **pod_spec):
     pod = make_pod({"name": "a", **(container or {})}, **pod_spec)
     inputs = spec.Inputs(
         pod=pod,
@@ -30,7 +31,7 @@ def order(container=None, given=None, env=(), **pod_spec):
         image=given or image(entrypoint=["/entry"], cmd=["cmd"], env=["PATH=/bin", "X=image"]),
         env=env,
         sandbox=spec.Sandbox(PATHS, "host", Path("/p/etc-hosts"), Path("/p/resolv.conf")),
-        volume_mounts=[],
+        volume_mounts=volume_mounts,
         message_file=Path("/p/message"),
         expand=lambda text: text.replace("$(X)", "own"),
     )
@@ -109,7 +110,19 @@ def test_security_settings():
     assert made.no_new_privileges
     assert made.read_only_rootfs
     assert made.seccomp is None
-    assert all("ro" in mount.options for mount in made.mounts if mount.destination.startswith("/etc"))
+    access = {mount.destination: mount.options[-1] for mount in made.mounts}
+    assert (access["/etc/hosts"], access["/etc/resolv.conf"]) == ("rw", "ro")
+
+
+def test_volumes_of_the_image_stay_writable():
+    declared = image(entrypoint=["/entry"], volumes=["/data", "/tmp", "/etc/hosts", "/logs"])
+    container = {
+        "securityContext": {"readOnlyRootFilesystem": True},
+        "volumeMounts": [{"name": "v", "mountPath": "/tmp/"}],
+    }
+    mounted = [Mount("/p/v", "/tmp/")]
+    assert order(container, declared, volume_mounts=mounted).image_volumes == ["/data", "/logs"]
+    assert order({}, declared).image_volumes == []
 
 
 def test_localhost_seccomp_profiles_stay_in_their_directory():

@@ -85,6 +85,23 @@ def test_propagation_reaches_the_root(options: list[str], propagation: str):
     assert config["linux"]["rootfsPropagation"] == propagation
 
 
+@pytest.mark.parametrize(
+    ("fields", "recursive", "kind", "options"),
+    [
+        ({}, True, "sysfs", ["ro"]),
+        ({"user_ns": "/u", "netns": "/n"}, True, "sysfs", ["ro"]),
+        ({"user_ns": "/u"}, True, "bind", ["ro", "rro"]),
+        ({"user_ns": "/u"}, False, "bind", ["ro"]),
+        ({"user_ns": "/u", "privileged": True}, True, "bind", ["rw"]),
+    ],
+)
+def test_only_the_owner_of_a_network_may_mount_a_sysfs(fields, recursive, kind, options):
+    made = oci.config(spec(**fields), facts(recursive_read_only=recursive))["mounts"]
+    (found,) = [mount for mount in made if mount["destination"] == "/sys"]
+    assert found["type"] == kind
+    assert [option for option in found["options"] if option in ("ro", "rw", "rro")] == options
+
+
 def test_an_image_path_is_kept():
     assert oci.environment(spec(env=["PATH=/x", "HOSTNAME=me"], hostname="pod")) == ["PATH=/x", "HOSTNAME=me"]
 

@@ -25,6 +25,7 @@ from nodewright_agent.server.authn import Authenticator
 from nodewright_agent.server.authz import Authorizer
 from nodewright_agent.server.server import KubeletServer
 from nodewright_agent.server.tls import ServingTLS
+from support.stream_server import Node
 
 
 class Authority:
@@ -154,10 +155,17 @@ def pods(tmp_path: Path) -> FakePods:
 
 
 @pytest.fixture
-async def server(authority, review_client, pods) -> AsyncIterator[KubeletServer]:
+def node() -> Node:
+    """Where streams lead to."""
+    return Node()
+
+
+@pytest.fixture
+async def server(authority, review_client, pods, node) -> AsyncIterator[KubeletServer]:
     cert, key = authority.issue("server", server=True)
     made = KubeletServer(
         pods,
+        streams=node,
         node_name="node-1",
         tls=ServingTLS(cert, key, authority.path),
         authenticator=Authenticator(review_client),

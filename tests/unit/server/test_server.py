@@ -28,15 +28,6 @@ async def test_pods_and_configz(admin, pods):
     assert json.loads((await admin.get("/configz"))[1]) == {"kubeletconfig": {"maxPods": 110}}
 
 
-@pytest.mark.parametrize("path", ["/exec/ns/p/c", "/attach/ns/p/c", "/portForward/ns/p", "/run/ns/p/c"])
-@pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_what_comes_later_says_so(admin, path, method):
-    status, text = await admin.get(path, method=method)
-    assert status == 501
-    assert path.split("/")[1] in text
-    assert "not implemented" in text
-
-
 @pytest.mark.parametrize(
     "path", ["/checkpoint/ns/p/c", "/debug/pprof", "/logs/", "/nothing", "/pods/x", "/metrics/nothing"]
 )

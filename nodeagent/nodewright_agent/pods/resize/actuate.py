@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nodewright.kube.objects import Pod, ResourceRequirements
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.pods import resources
 from nodewright_agent.pods.model import Instance, find_container
 from nodewright_agent.pods.resize import plan
@@ -58,6 +59,7 @@ async def actuate(runtime: Runtime, pod: Pod, runs: Iterable[Instance], cgroup: 
         container = find_container(pod, run.name)
         if container is not None and runtime.find(run.id) is not None:
             runtime.annotate(run.id, labels={LABEL_RESOURCES: label(container.resources)})
+            failpoint("resize.noted")
             run.resources = container.resources
 
 
@@ -83,6 +85,7 @@ async def _write(runtime: Runtime, cgroup: str, write: plan.Write) -> None:
     limits = write.limits
     if not write.id:
         await asyncio.to_thread(runtime.cgroups.update, cgroup, limits)
+        failpoint("resize.pod")
         return
     try:
         await runtime.update(write.id, _as_resources(limits))

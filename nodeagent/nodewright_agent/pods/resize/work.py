@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.pods.resize import messages
 from nodewright_agent.pods.resize.actuate import ResizeError
 from nodewright_agent.pods.resize.decide import RETRY
@@ -32,6 +33,7 @@ class Resizer:
         worker.event("Normal", "ResizeStarted", messages.started(worker.pod, generation))
         worker.deps.operations.pod_changed(worker.pod)
         worker.deps.save(worker)
+        failpoint("resize.granted")
         worker.wake()
 
     def begin(self) -> None:

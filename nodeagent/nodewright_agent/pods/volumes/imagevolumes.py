@@ -17,7 +17,7 @@ from nodewright_agent.pods.ports import ImageProblem
 from nodewright_agent.pods.volumes.objects import Key, Value
 from nodewright_agent.pods.volumes.paths import PodPaths
 from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
-from nodewright_agent.runtime import mountinfo, mounts
+from nodewright_agent.runtime import idmap, mountinfo, mounts
 from nodewright_agent.runtime.images.model import Image
 
 _KIND = "image"
@@ -69,8 +69,11 @@ async def ensure(puller: Puller, pod: Pod, container: Container) -> dict[str, Im
     return found
 
 
-def mount(paths: PodPaths, name: str, image: Image) -> Path:
-    """Mount an image for a volume, once; returns where. Raises OSError and VolumeError."""
+def mount(paths: PodPaths, name: str, image: Image, user_ns: str | None = None) -> Path:
+    """Mount an image for a volume, once; returns where. Raises OSError and VolumeError.
+
+    ``user_ns``: the pod's user namespace. An overlay cannot be shown through it later, but its layers can.
+    """
     base = paths.volume(_KIND, name)
     target = base / image.id.rpartition(":")[2][:24]
     nothing = base / "nothing"
@@ -78,7 +81,11 @@ def mount(paths: PodPaths, name: str, image: Image) -> Path:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not any(entry.mount_point == str(target) for entry in mountinfo.read()):
         # Two directories at least: with one, overlayfs wants a writable one besides.
-        mounts.mount_read_only_overlay(str(target), [*image.layers, nothing])
+        layers = [*image.layers, nothing]
+        if user_ns is None:
+            mounts.mount_read_only_overlay(str(target), layers)
+        else:
+            idmap.mount_read_only_overlay(str(target), layers, user_ns, base / "layers")
     return target
 
 

@@ -14,6 +14,7 @@ from nodewright.kube.client import Client
 from nodewright.kube.errors import ApiError
 from nodewright.kube.objects import ConfigMap, Container, Pod, Secret
 from nodewright.kube.times import now
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.pods import env
 from nodewright_agent.pods.volumes import devices, envfiles, imagevolumes, mounts
 from nodewright_agent.pods.volumes.errors import (
@@ -122,13 +123,13 @@ class VolumeManager:
         live = self._pods.get(pod.metadata.uid)
         return devices.devices_for(container, live.made if live is not None else {}, self._host.space)
 
-    async def mount_image(self, pod: Pod, name: str, image: Image) -> None:
+    async def mount_image(self, pod: Pod, name: str, image: Image, user_ns: str | None = None) -> None:
         """Put an image where the containers that start from now on find the volume. Raises MountError."""
         live = self._pods.get(pod.metadata.uid)
         if live is None:
             return  # torn down meanwhile
         try:
-            path = await asyncio.to_thread(imagevolumes.mount, live.paths, name, image)
+            path = await asyncio.to_thread(imagevolumes.mount, live.paths, name, image, user_ns)
         except (OSError, VolumeError) as error:
             raise MountError(f"failed to mount image volume {name}: {error}", "CreateContainerError") from error
         live.images[name] = path
@@ -214,13 +215,15 @@ class _PodVolumes:
             live = self._live[volume.name] = _Live(self, volume)
         used: dict[Key, Value | None] = {}
         try:
-            return await live.make(used)
+            done = await live.make(used)
         except (VolumeError, ApiError, OSError) as error:
             for key, value in used.items():
                 if value is None and key not in self._lacking:
                     self._lacking.add(key)
                     self._host.objects.hold(key, self._wake, None)
             return error
+        failpoint("volume.made")
+        return done
 
     def _wake(self) -> None:
         if self._on_wake is not None:
@@ -357,6 +360,7 @@ def _remove(paths: PodPaths) -> None:
         if not folder.is_dir():
             continue
         unmount_below(folder)
+        failpoint("volumes.unmounted")
         left: Sequence[str] = mountinfo.below(mountinfo.read(), folder)
         if left:
             raise OSError(f"still mounted, so the volumes stay: {', '.join(left)}")

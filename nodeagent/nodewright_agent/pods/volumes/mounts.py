@@ -68,7 +68,7 @@ def mounts_for(
             source = _bound(known, container, index, made, sub, specs[mount.name])
         destination = posixpath.join("/", mount.mount_path)
         given = options(mount, specs[mount.name], made, recursive_read_only=known.recursive_read_only)
-        result.append(Mount(str(source), destination, "bind", given))
+        result.append(Mount(str(source), destination, "bind", given, specs[mount.name].image is not None))
     # An outer mount that came later would hide an inner one.
     return sorted(result, key=lambda item: posixpath.normpath(item.destination).count("/"))
 

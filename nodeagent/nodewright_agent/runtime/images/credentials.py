@@ -3,9 +3,10 @@
 import base64
 import binascii
 import fnmatch
+import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,6 +16,15 @@ DOCKER_CONFIG_JSON = "kubernetes.io/dockerconfigjson"
 DOCKER_CFG = "kubernetes.io/dockercfg"
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """The object of the API that a credential comes from."""
+
+    kind: Literal["Secret", "ServiceAccount"]
+    uid: str
+    namespace: str
+    name: str
+
+
 class Credential(msgspec.Struct, frozen=True):
     """A user and password for what `registry` matches: `host[:port][/path]`, with `*` within host labels."""
 
@@ -22,12 +32,22 @@ class Credential(msgspec.Struct, frozen=True):
     username: str = ""
     password: str = ""
     identity_token: str = ""
+    origin: Origin | None = None
+    """Whose it is; None: the node's, for every Pod on it."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is secret in it, in hex: equal for equal credentials, whatever they are kept in."""
+        parts = json.dumps([self.username, self.password, self.identity_token])
+        return hashlib.sha256(parts.encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"Credential({self.registry!r}, {self.username!r}, ...)"  # never the secret, logs keep what they get
 
 
-def parse_docker_config(data: bytes, *, secret_type: str = DOCKER_CONFIG_JSON) -> list[Credential]:
+def parse_docker_config(
+    data: bytes, *, secret_type: str = DOCKER_CONFIG_JSON, origin: Origin | None = None
+) -> list[Credential]:
     """Read a `.dockerconfigjson` (or older `.dockercfg`) document; raises ValueError with what is wrong."""
     try:
         document = json.loads(data)
@@ -48,7 +68,7 @@ def parse_docker_config(data: bytes, *, secret_type: str = DOCKER_CONFIG_JSON) -
         token = entry.get("identitytoken") or ""
         if not all(isinstance(item, str) for item in (username, password, token)):
             raise ValueError(f"auths[{registry!r}] has a field that is not a string")
-        result.append(Credential(_strip(registry), username, password, token))
+        result.append(Credential(strip_scheme(registry), username, password, token, origin))
     return result
 
 
@@ -63,7 +83,7 @@ def _decode_auth(auth: str, registry: str) -> tuple[str, str]:
     return username, password.rstrip("\0")
 
 
-def _strip(registry: str) -> str:
+def strip_scheme(registry: str) -> str:
     """`https://index.docker.io/v1/` and the like → host[:port][/path]."""
     text = registry.partition("://")[2] or registry
     host, slash, path = text.partition("/")
@@ -76,16 +96,27 @@ def _strip(registry: str) -> str:
 
 
 def matching(credentials: Sequence[Credential], reference: Reference) -> list[Credential]:
-    """The credentials to try for an image, most specific first (kubelet's keyring: longest key first, in order).
+    """The credentials of one place to try for an image, most specific first.
 
-    A host label pattern matches one label only: `*.example.com` fits `a.example.com`, never `a.b.example.com`.
+    kubelet's BasicDockerKeyring: keys in reverse order of the alphabet, equal ones as they came.
     """
-    found = [item for item in credentials if _fits(item.registry, reference)]
-    return sorted(found, key=lambda item: -len(item.registry))
+    found = [item for item in credentials if fits(item.registry, reference)]
+    return sorted(found, key=lambda item: item.registry, reverse=True)
 
 
-def _fits(pattern: str, reference: Reference) -> bool:
+def in_order(places: Iterable[Sequence[Credential]], reference: Reference) -> list[Credential]:
+    """The credentials to try for an image: those of the first place, then the next (kubelet's UnionDockerKeyring)."""
+    return [item for place in places for item in matching(place, reference)]
+
+
+def fits(pattern: str, reference: Reference) -> bool:
+    """Whether `host[:port][/path]` covers an image's repository.
+
+    A host label pattern matches one label only: `*.example.com` fits `a.example.com`, never `a.b.example.com`. A path
+    covers whole components: `team` fits `team/app` and not `teams/app`, where upstream compares letters only.
+    """
     host, _, path = pattern.partition("/")
+    path = path.rstrip("/")
     if path and not (reference.path == path or reference.path.startswith(path + "/")):
         return False
     wanted, given = host.split("."), reference.domain.split(".")

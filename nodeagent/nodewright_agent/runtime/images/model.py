@@ -21,6 +21,13 @@ class Image(msgspec.Struct, frozen=True):
     layers: list[Path]
 
 
+class Pulled(msgspec.Struct, frozen=True):
+    """An image and the seconds that its pull took, without waiting for its turn."""
+
+    image: Image
+    seconds: float
+
+
 class PullProgress(msgspec.Struct, frozen=True):
     """One step of a pull: a layer's state and its compressed bytes so far and in all."""
 

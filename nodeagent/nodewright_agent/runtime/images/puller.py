@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from nodewright_agent.runtime.images import config, manifest
-from nodewright_agent.runtime.images.credentials import Credential, matching
+from nodewright_agent.runtime.images.credentials import Credential, fits
 from nodewright_agent.runtime.images.errors import (
     ErrImagePull,
     ImageCorrupt,
@@ -37,6 +37,8 @@ class Fetched(msgspec.Struct, frozen=True):
     diff_ids: tuple[str, ...]
     digest: str  # of the manifest or index that the name leads to
     size: int
+    credential: Credential | None = None
+    """What the registry asked for and was given; None: it gave the image to anybody."""
 
 
 class Puller:
@@ -49,18 +51,20 @@ class Puller:
     async def pull(
         self, reference: Reference, credentials: Sequence[Credential], platform: Platform, report: Report
     ) -> Fetched:
-        """Try mirrors in order, and on each every matching credential, most specific first, then none at all.
+        """Try mirrors in order, and on each every credential that fits, in the given order, then none at all.
 
         Only "not found", "not allowed" and "not reachable" move on to the next; broken content of the registry itself
         is an error at once, a broken mirror is passed over.
         """
         endpoints = self._settings.endpoints(reference.domain)
+        fitting = [credential for credential in credentials if fits(credential.registry, reference)]
         first: ImageError | None = None
         for position, endpoint in enumerate(endpoints):
-            for credential in [*matching(credentials, reference), None]:
+            for credential in [*fitting, None]:
                 try:
                     async with RegistryClient(endpoint, reference, credential) as client:
-                        return await self._fetch(client, reference, platform, report)
+                        fetched = await self._fetch(client, reference, platform, report)
+                        return msgspec.structs.replace(fetched, credential=client.used)
                 except Unauthorized as error:
                     first = first or error
                 except ImageError as error:

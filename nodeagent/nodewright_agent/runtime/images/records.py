@@ -59,6 +59,8 @@ class Layout:
         self.layer_records = root / "meta" / "layers"
         self.image_records = root / "meta" / "images"
         self.name_records = root / "meta" / "names"
+        self.pulled_records = root / "meta" / "pulled"
+        self.pulls = root / "pulls"
         self.use_lock = self.locks / "use"
         self.write_lock = self.locks / "write"
         self.gc_wanted = root / "gc-wanted"
@@ -67,7 +69,7 @@ class Layout:
         """Create what is missing. The root admits nobody but its owner: it holds set-uid programs of strangers."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.layers, self.tmp, self.locks, self.quarantine, self.layer_records, self.image_records,
-                       self.name_records):  # fmt: skip
+                       self.name_records, self.pulled_records, self.pulls):  # fmt: skip
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def layer(self, diff_id: str) -> Path:
@@ -86,6 +88,10 @@ class Layout:
         """The record of an image by its id."""
         return self.image_records / f"{image_id.partition(':')[2]}.json"
 
+    def pulled_record(self, image_id: str) -> Path:
+        """The record of what gave access to an image."""
+        return self.pulled_records / f"{image_id.partition(':')[2]}.json"
+
     def name_record(self, name: str) -> Path:
         """The record of a name; names are hashed since they are longer and richer than file names may be."""
         return self.name_records / f"{hashlib.sha256(name.encode()).hexdigest()[:40]}.json"
@@ -103,11 +109,8 @@ def read(layout: Layout, path: Path, kind: type[R]) -> R | None:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
-    checksum, body = data[:_CHECKSUM_LENGTH], data[_CHECKSUM_LENGTH + 1 :]
     try:
-        if hashlib.sha256(body).hexdigest().encode() != checksum:
-            raise msgspec.ValidationError("checksum differs")
-        return msgspec.json.decode(body, type=kind)
+        return decode(data, kind)
     except msgspec.MsgspecError as error:
         aside = layout.quarantine / f"{path.name}.{os.urandom(4).hex()}"
         log.warning("image store record is corrupt, moved to quarantine",
@@ -117,6 +120,14 @@ def read(layout: Layout, path: Path, kind: type[R]) -> R | None:
         except FileNotFoundError:
             pass  # another process was faster
         return None
+
+
+def decode(data: bytes, kind: type[R]) -> R:
+    """Check and decode a record as `write` makes it; raises MsgspecError."""
+    checksum, body = data[:_CHECKSUM_LENGTH], data[_CHECKSUM_LENGTH + 1 :]
+    if hashlib.sha256(body).hexdigest().encode() != checksum:
+        raise msgspec.ValidationError("checksum differs")
+    return msgspec.json.decode(body, type=kind)
 
 
 def read_all(layout: Layout, folder: Path, kind: type[R]) -> Iterator[R]:

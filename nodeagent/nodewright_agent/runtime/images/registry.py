@@ -50,6 +50,8 @@ class RegistryClient:
         self._endpoint = endpoint
         self._repository = reference.path
         self._credential = credential
+        self.used: Credential | None = None
+        """The credential, once the registry (or its token service) has been shown it."""
         self._authorization: str | None = None
         self._auth_lock = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
@@ -218,9 +220,11 @@ class RegistryClient:
                 if self._credential is None or sent is not None:
                     raise self._failure(response)
                 self._authorization = _basic(self._credential)
+                self.used = self._credential
                 return
             url = challenge.token_url(asked, self._endpoint, self._repository)
             self._authorization = f"Bearer {await self._token(url)}"
+            self.used = self._credential
 
     async def _token(self, url: str) -> str:
         try:

@@ -5,10 +5,12 @@ import errno
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from nodewright_agent.runtime.images import archive, config, records, reference, rootfs, usage
+from nodewright_agent.runtime.images import archive, config, progress, records, reference, rootfs, usage
+from nodewright_agent.runtime.images.access import PulledRecords, shown_by
 from nodewright_agent.runtime.images.credentials import Credential
 from nodewright_agent.runtime.images.errors import (
     ArchiveError,
@@ -18,12 +20,14 @@ from nodewright_agent.runtime.images.errors import (
     ImageNotFound,
 )
 from nodewright_agent.runtime.images.fsutil import locked
+from nodewright_agent.runtime.images.gate import Gate
 from nodewright_agent.runtime.images.inflight import Shared
 from nodewright_agent.runtime.images.layers import as_image_error
 from nodewright_agent.runtime.images.layerstore import LayerStore, clean_up
 from nodewright_agent.runtime.images.locks import file_lock
 from nodewright_agent.runtime.images.manifest import Platform
-from nodewright_agent.runtime.images.model import Image, Limits, PullProgress
+from nodewright_agent.runtime.images.model import Image, Limits, Pulled, PullProgress
+from nodewright_agent.runtime.images.progress import Meter, PullUnderWay
 from nodewright_agent.runtime.images.puller import Fetched, Puller
 from nodewright_agent.runtime.images.records import ImageRecord, Layout, NameRecord
 from nodewright_agent.runtime.images.settings import RegistrySettings
@@ -34,8 +38,23 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[PullProgress], None]
 Images = list[Image]  # ImageStore.list hides the builtin inside the class
+Underway = list[PullUnderWay]
 Texts = list[str]
 Loaded = list[tuple[Fetched, set[str]]]
+
+
+class _Pull:
+    """A pull that callers wait for, and who of them wants to hear of it."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.listeners: list[Progress] = []
+        self.work: Shared[Pulled] | None = None
+
+    def tell(self, step: PullProgress) -> None:
+        self.meter.take(step)
+        for listener in self.listeners:
+            listener(step)
 
 
 class ImageStore:
@@ -44,7 +63,16 @@ class ImageStore:
     `settings` default to `root/registries.toml`. All methods raise ImageError subclasses only.
     """
 
-    def __init__(self, root: Path, *, settings: RegistrySettings | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        settings: RegistrySettings | None = None,
+        limits: Limits | None = None,
+        gate: Gate | None = None,
+        user: str = "",
+    ) -> None:
+        """`gate` holds up pulls; `user` is who pulls, for those who look at `pulls`."""
         self._layout = Layout(Path(root).absolute())
         try:
             self._layout.make()
@@ -54,8 +82,9 @@ class ImageStore:
         self._layers = LayerStore(self._layout, limits or Limits())
         self._settings = settings or RegistrySettings.load(self._layout.root / "registries.toml")
         self._puller = Puller(self._layers, self._settings)
-        self._pulls: dict[tuple[object, ...], Shared[Image]] = {}
-        self._listeners: dict[tuple[object, ...], list[Progress]] = {}
+        self._gate, self._user = gate or Gate(), user
+        self.pulled = PulledRecords(self._layout)
+        self._pulls: dict[tuple[object, ...], _Pull] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -146,19 +175,39 @@ class ImageStore:
         progress: Progress | None = None,
         platform: str = HERE,
     ) -> Image:
-        """Fetch an image, or only check that it is current; joins a pull of the same that is under way."""
+        """Fetch an image, or only check that it is current; joins a pull of the same that is under way.
+
+        Who may use it is not noted: it counts as preloaded by whoever asked.
+        """
+        return (await self._join(ref, auth, progress, platform, note=False)).image
+
+    async def pull_for(self, ref: str, *, auth: Sequence[Credential] = (), progress: Progress | None = None) -> Pulled:
+        """The same for a Pod: what gave access to the image is noted in `pulled`. `auth` is tried in its order."""
+        return await self._join(ref, auth, progress, HERE, note=True)
+
+    def under_way(self) -> Underway:
+        """The pulls of everybody on this store that have taken more than a moment. Blocking."""
+        return progress.under_way(self._layout)
+
+    async def _join(
+        self, ref: str, auth: Sequence[Credential], listener: Progress | None, platform: str, *, note: bool
+    ) -> Pulled:
         parsed = reference.parse(ref)
-        key = (parsed.name, platform, tuple(auth))
-        listeners = self._listeners.setdefault(key, [])
-        if key not in self._pulls:
-            pull = Shared(self._pull(parsed, list(auth), Platform.parse(platform), lambda step: _tell(listeners, step)))
-            pull.task.add_done_callback(lambda _: (self._pulls.pop(key, None), self._listeners.pop(key, None)))
-            self._pulls[key] = pull
-        listeners.append(progress or _silent)
+        key = (parsed.name, platform, tuple(auth), note)
+        pull = self._pulls.get(key)
+        if pull is None:
+            pull = self._pulls[key] = _Pull(Meter(parsed.name, self._user))
+            pull.work = Shared(self._pull(parsed, list(auth), Platform.parse(platform), pull, note))
+            pull.work.task.add_done_callback(lambda _: self._pulls.pop(key, None))
+        told = listener or _silent
+        for step in pull.meter.steps:
+            told(step)
+        pull.listeners.append(told)
         try:
-            return await self._pulls[key].join()
+            assert pull.work is not None
+            return await pull.work.join()
         finally:
-            listeners.remove(progress or _silent)
+            pull.listeners.remove(told)
 
     async def ensure(
         self, ref: str, policy: str, *, auth: Sequence[Credential] = (), progress: Progress | None = None
@@ -172,23 +221,30 @@ class ImageStore:
         return await self.pull(ref, auth=auth, progress=progress)
 
     async def _pull(
-        self, parsed: reference.Reference, auth: Sequence[Credential], platform: Platform, report: Progress
-    ) -> Image:
+        self, parsed: reference.Reference, auth: Sequence[Credential], platform: Platform, pull: "_Pull", note: bool
+    ) -> Pulled:
         try:
-            async with file_lock(self._layout.use_lock, shared=True):
-                fetched = await self._puller.pull(parsed, auth, platform, report)
+            async with (
+                self._gate.passed(),
+                file_lock(self._layout.use_lock, shared=True),
+                progress.shown(self._layout, pull.meter),
+            ):
+                begun = time.monotonic()
+                fetched = await self._puller.pull(parsed, auth, platform, pull.tell)
                 await asyncio.to_thread(rootfs.check, [self._layout.layer(diff_id) for diff_id in fetched.diff_ids])
                 names = {parsed.with_digest(fetched.digest).name}
                 if parsed.tag and not parsed.digest:
                     names.add(parsed.name)
-                await asyncio.to_thread(self._commit, [(fetched, names)], str(platform))
+                noted = parsed.repository if note else ""
+                await asyncio.to_thread(self._commit, [(fetched, names)], str(platform), noted=noted)
         except OSError as error:
             raise as_image_error(error) from error
+        seconds = time.monotonic() - begun
         self._after_change()
         image = self.resolve(fetched.image_id)
         if image is None:
             raise ErrImagePull(f"image {parsed.name} vanished from the store right after it was pulled")
-        return image
+        return Pulled(image, seconds)
 
     async def load(self, path: Path, *, progress: Progress | None = None, platform: str = HERE) -> Images:
         """Load every image of a docker or OCI archive (or OCI directory); all of them or, on any error, none."""
@@ -223,8 +279,14 @@ class ImageStore:
         images = [self.resolve(fetched.image_id) for fetched, _ in loaded]
         return [image for image in images if image is not None]
 
-    def _commit(self, images: Sequence[tuple[Fetched, set[str]]], platform: str, origin: str = "") -> None:
-        """Write records: images first, names after, so that no name ever leads nowhere. Blocking."""
+    def _commit(
+        self, images: Sequence[tuple[Fetched, set[str]]], platform: str, origin: str = "", noted: str = ""
+    ) -> None:
+        """Write records: images first, names after, so that no name ever leads nowhere. Blocking.
+
+        `noted` is the repository for which to note what gave access: before the names, so that no crash leaves an
+        image that anybody may use.
+        """
         with locked(self._layout.write_lock):
             for fetched, _ in images:
                 assert fetched.image_id.partition(":")[2] in (
@@ -233,6 +295,8 @@ class ImageStore:
                 )
                 record = ImageRecord(fetched.image_id, fetched.config.decode(), platform, fetched.size)
                 records.write(self._layout.image_record(fetched.image_id), record)
+                if noted:
+                    self.pulled.add(fetched.image_id, noted, shown_by(fetched.credential))
             for fetched, names in images:
                 for name in sorted(names):
                     records.write(self._layout.name_record(name), NameRecord(name, fetched.image_id, origin))
@@ -274,6 +338,7 @@ class ImageStore:
             for other in known:
                 self._layout.name_record(other).unlink(missing_ok=True)
             self._layout.image_record(image_id).unlink(missing_ok=True)
+            self._layout.pulled_record(image_id).unlink(missing_ok=True)
         self.gc()
 
     def _id_of(self, name: str) -> str:
@@ -303,11 +368,6 @@ def _named(loaded: Loaded, ref: reference.Reference) -> tuple[Fetched, set[str]]
             return fetched, {name, ref.with_digest(fetched.digest).name}
     found = ", ".join(sorted({name for _, names in loaded for name in names})) or "no names"
     raise ArchiveError(f"the archive has no image {name}, but {found}")
-
-
-def _tell(listeners: Iterable[Progress], step: PullProgress) -> None:
-    for listener in listeners:
-        listener(step)
 
 
 def _silent(_: PullProgress) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from nodewright.kube.objects import Pod
 from nodewright_agent.server.streaming.flow import Sink, Source
 
 
@@ -44,6 +45,10 @@ class Container(Protocol):
         """Connect to the first process until it ends, or the client has gone. Raises StreamError."""
         ...
 
+    async def output(self, argv: Sequence[str]) -> tuple[int, bytes, bytes]:
+        """Run a command to its end; exit code, stdout and stderr, of each at most 16 MiB. Raises StreamError."""
+        ...
+
 
 class PodPorts(Protocol):
     """The ports of one pod."""
@@ -54,4 +59,24 @@ class PodPorts(Protocol):
 
     async def connect(self, port: int) -> socket.socket:
         """A connection to localhost in the pod's network, not blocking. Raises StreamError."""
+        ...
+
+
+class NodeStreams(Protocol):
+    """The pods of a node, as far as streams lead to them."""
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        """A pod by its name; None: there is none."""
+        ...
+
+    def has_uid(self, pod: Pod, uid: str) -> bool:
+        """Whether this is the pod's UID, or that of its mirror."""
+        ...
+
+    def container(self, pod: Pod, name: str) -> Container | None:
+        """A running container of any sort; None: none of that name runs."""
+        ...
+
+    def ports(self, pod: Pod) -> PodPorts | None:
+        """The pod's network; None: it has none (any more)."""
         ...

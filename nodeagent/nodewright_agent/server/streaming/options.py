@@ -39,10 +39,14 @@ def remote_options(query: MultiMapping[str]) -> RemoteOptions:
     return RemoteOptions(stdin, stdout, stderr, tty)
 
 
+_DIGITS = 20
+_SHOWN = 100
+
+
 def port(text: str) -> int:
     """A port's number. Raises BadQuery."""
-    if not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
-        raise BadQuery(f'unable to parse "{text}" as a port')
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) < 1 << 16):
+        raise BadQuery(f'unable to parse "{text[:_SHOWN]}" as a port')
     if int(text) < 1:
         raise BadQuery(f'port "{text}" must be > 0')
     return int(text)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from aiohttp import web
@@ -117,7 +117,8 @@ class _SpdyForward:
 
         port = int(data.headers["port"])
         try:
-            await forward(self._pod, port, data, data, ended=close)
+            async with _while_wanted(data):
+                await forward(self._pod, port, data, data, ended=close)
         except StreamError as failure:
             logger.info("port-forward: %s", failure)
             await _tell(error, str(failure))
@@ -129,6 +130,27 @@ class _SpdyForward:
             close()
             data.inbox.discard()
             error.inbox.discard()
+
+
+@contextlib.asynccontextmanager
+async def _while_wanted(stream: SpdyStream) -> AsyncIterator[None]:
+    """Breaks off with ConnectionError once the client has reset the stream, as kubectl does when its own side ends."""
+
+    async def watch(task: asyncio.Task[Any]) -> None:
+        await stream.reset_received.wait()
+        task.cancel()
+
+    current = asyncio.current_task()
+    assert current is not None
+    watching = asyncio.create_task(watch(current))
+    try:
+        yield
+    except asyncio.CancelledError:
+        if stream.reset_received.is_set() and current.uncancel() == 0:
+            raise ConnectionResetError("the client has reset the stream") from None
+        raise
+    finally:
+        watching.cancel()
 
 
 async def _tell(stream: SpdyStream, text: str) -> None:

@@ -36,11 +36,14 @@ def latest(text: str) -> tuple[tuple[int, int] | None, str]:
     """The last complete size, if there is one, and what may be the beginning of another. Raises ValueError. Pure."""
     found, text = None, text.lstrip()
     while text:
+        if not text.startswith("{"):
+            raise ValueError("not an object")
         if "}" not in text:
-            if not text.startswith("{"):
-                raise ValueError("not an object")
             break
-        size, end = _DECODER.raw_decode(text)
+        try:
+            size, end = _DECODER.raw_decode(text)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         width, height = size.get("Width", 0), size.get("Height", 0)
         if not all(isinstance(one, int) and 0 <= one < 1 << 16 for one in (width, height)):
             raise ValueError("not a terminal's size")

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from nodewright_agent.server.streaming import websocket
+from nodewright_agent.server.streaming.memory import Trimmer
 from nodewright_agent.server.streaming.wire import SocketWire, give_back, take_over
 
 SPDY = "SPDY/3.1"
@@ -51,6 +52,7 @@ class Sessions:
         """Take the bounds."""
         self.limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
+        self._trimmer = Trimmer()
 
     async def run(
         self,
@@ -64,7 +66,8 @@ class Sessions:
         wire = take_over(request, headers, self.limits.idle)
         task = asyncio.create_task(session(wire))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        self._trimmer.busy()
         try:
             await asyncio.wait((task, wire.closed), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
@@ -85,6 +88,12 @@ class Sessions:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._trimmer.busy()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._trimmer.idle()
 
 
 def spdy_answer(request: web.Request, supported: Sequence[str], default: str) -> tuple[str, list[tuple[str, str]]]:

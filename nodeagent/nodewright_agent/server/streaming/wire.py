@@ -15,6 +15,8 @@ from aiohttp import web
 
 HIGH_WATER = 256 << 10
 """Bytes that wait to be read before the peer has to wait."""
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 9))
+"""Go's: a client whose host is gone without a word is noticed after two and a half minutes."""
 
 
 class Wire(Protocol):
@@ -190,6 +192,9 @@ def take_over(request: web.Request, headers: list[tuple[str, str]], idle: float)
     transport.set_protocol(wire)
     if (connection := transport.get_extra_info("socket")) is not None and connection.family != socket.AF_UNIX:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
     lines = ["HTTP/1.1 101 Switching Protocols", *(f"{name}: {value}" for name, value in headers)]
     transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
     return wire

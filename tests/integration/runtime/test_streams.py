@@ -1,0 +1,69 @@
+"""Commands on streams, straight on the runtime: terminals, and what an interrupted one leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from nodewright_agent.runtime import processes
+from nodewright_agent.runtime.runtime import Runtime
+from support.runtime_host import Host
+
+pytestmark = pytest.mark.needs_root
+
+
+class Streams:
+    """A terminal of 100 x 30 that takes all output, and types nothing."""
+
+    def __init__(self, tty: bool = True) -> None:
+        self.tty, self.stdin, self.stderr = tty, None, None
+        self.stdout = self.sizes = self
+        self.text = b""
+        self._told = False
+
+    async def write(self, data: bytes) -> None:
+        self.text += data
+
+    async def next(self) -> tuple[int, int] | None:
+        if self._told:
+            await asyncio.Event().wait()
+        self._told = True
+        return 100, 30
+
+
+async def running(runtime: Runtime, host: Host) -> None:
+    await runtime.create(host.spec("c1", "sleep", "1000"))
+    await runtime.start("c1")
+
+
+async def test_a_terminal_has_its_size_from_the_start(runtime: Runtime, host: Host):
+    await running(runtime, host)
+    streams = Streams()
+    code = await runtime.stream("c1", ["/bin/busybox", "sh", "-c", "stty size; exit 3"], streams)
+    assert (code, streams.text) == (3, b"30 100\r\n")
+
+
+@pytest.mark.parametrize("tty", [True, False])
+async def test_nothing_is_left_of_commands_that_are_cancelled_at_any_moment(runtime: Runtime, host: Host, tty: bool):
+    await running(runtime, host)
+    before = sockets()
+    for step in range(24):
+        task = asyncio.create_task(runtime.stream("c1", ["sleep", "71234571"], Streams(tty)))
+        await asyncio.sleep(0.006 * step)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled()
+    async with asyncio.timeout(20):
+        while any(processes.command_line(pid) == ["sleep", "71234571"] for pid in processes.all_pids()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert [path.name for path in runtime.layout.bundles.iterdir()] == ["c1"]
+    assert len(list(runtime.layout.sockets.iterdir())) == 1
+    assert sockets() <= before
+
+
+def sockets() -> set[str]:
+    """What monitors may leave where they put sockets by default."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("conmon-term.*")}
