@@ -50,6 +50,7 @@ VERBS = (
     Verb("scheduler", "scheduler", "command", "The scheduler.", _COMPONENTS),
     Verb("agent", "agent", "command", "The node agent: makes this host a Node.", _COMPONENTS),
     Verb("proxy", "proxy", "command", "The service proxy alone.", _COMPONENTS),
+    Verb("cri", "cri", "command", "The runtime alone, behind a CRI v1 socket.", _COMPONENTS),
     Verb("cleanup", "cleanup", "command", "Remove everything of Nodewright from this host.", _REMOVE),
     Verb("uninstall", "uninstall", "command", "Take Nodewright's nodes out of a cluster.", _REMOVE),
 )

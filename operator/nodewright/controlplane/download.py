@@ -85,7 +85,7 @@ def fetch(name: str, cache: AssetCache, step: Step, environ: Mapping[str, str], 
     Raises Unavailable to fall through, PreconditionError when the content is not what the checksum says: that is
     never papered over by another source.
     """
-    if name in versions.CONFORMANCE:
+    if name in (*versions.CONFORMANCE, *versions.CRI_CLIENTS):
         raise Unavailable("no release has it as a file of its own")
     found = release(name, environ)
     if found.host in unreachable:

@@ -62,6 +62,10 @@ def recipe(name: str) -> Recipe:
         return Recipe(module, version, f"{module}/cmd/helm", f"-s -w {linked}", go)
     if project == "coredns":
         return Recipe("github.com/coredns/coredns", version, "github.com/coredns/coredns", "-s -w", go)
+    if project == "cri-tools":
+        linked = f"-X sigs.k8s.io/cri-tools/pkg/version.Version={version}"
+        package = f"sigs.k8s.io/cri-tools/cmd/{name}"
+        return Recipe("sigs.k8s.io/cri-tools", version, package, f"-s -w {linked}", go, test=name == "critest")
     if name in _BESIDE:
         package, own = _BESIDE[name]
         return Recipe("k8s.io/kubernetes", version, package, f"-s -w {own}".strip(), go)

@@ -10,6 +10,7 @@ KIND = "v0.33.0"
 HELM3 = "v3.22.0"
 HELM4 = "v4.3.1"
 COREDNS = "v1.14.7"
+CRI_TOOLS = "v1.37.0"
 AGNHOST = "2.63.0"  # the version that the tests of KUBERNETES ask for
 GO_MINIMUM = (1, 26)
 
@@ -21,7 +22,9 @@ TOOLS = ("kind", "helm", "helm4")
 COUNTERPARTS = ("kubelet",)
 # What `make conformance` runs: no release has them as files of their own, they are always built.
 CONFORMANCE = ("e2e.test", "ginkgo", "agnhost", "nonewprivs", "sample-apiserver", "coredns")
-KNOWN = (*BINARIES, *TOOLS, *COUNTERPARTS, *CONFORMANCE)
+# What drives `nodewright cri` in tests: always built, too.
+CRI_CLIENTS = ("crictl", "critest")
+KNOWN = (*BINARIES, *TOOLS, *COUNTERPARTS, *CONFORMANCE, *CRI_CLIENTS)
 
 _RELEASES = {
     "etcd": ("etcd", ETCD),
@@ -29,6 +32,8 @@ _RELEASES = {
     "helm": ("helm", HELM3),
     "helm4": ("helm", HELM4),
     "coredns": ("coredns", COREDNS),
+    "crictl": ("cri-tools", CRI_TOOLS),
+    "critest": ("cri-tools", CRI_TOOLS),
 }
 
 

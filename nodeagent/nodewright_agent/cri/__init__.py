@@ -1,0 +1,1 @@
+"""The runtime half of the agent behind a CRI v1 socket: what ``nodewright cri`` runs."""

@@ -1,0 +1,89 @@
+"""`nodewright cri`: the agent's runtime half behind a CRI v1 socket."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nodewright.cli.output import PRECONDITION, USAGE, CliError
+
+
+def command(
+    socket: Annotated[
+        str, typer.Option("--socket", metavar="ENDPOINT", help="Where to answer, such as unix:///run/x.sock.")
+    ] = "unix:///run/nodewright/cri.sock",
+    root: Annotated[Path, typer.Option("--root", metavar="DIR", help="Records and writable layers.")] = Path(
+        "/var/lib/nodewright/cri"
+    ),
+    run_dir: Annotated[Path, typer.Option("--run-dir", metavar="DIR", help="What a reboot may lose.")] = Path(
+        "/run/nodewright/cri"
+    ),
+    image_root: Annotated[Path, typer.Option("--image-root", metavar="DIR", help="The image store.")] = Path(
+        "/var/lib/nodewright/images"
+    ),
+    cgroup_root: Annotated[
+        str, typer.Option("--cgroup-root", metavar="PATH", help="The cgroup of what is not given one.")
+    ] = "/nodewright-cri",
+    pod_cidr: Annotated[
+        str,
+        typer.Option("--pod-cidr", metavar="CIDR", help="Addresses of pods [default: UpdateRuntimeConfig's]."),
+    ] = "",
+    runc: Annotated[str, typer.Option("--runc", metavar="PROGRAM", help="The OCI runtime.")] = "runc",
+    conmon: Annotated[str, typer.Option("--conmon", metavar="PROGRAM", help="The container monitor.")] = "conmon",
+    handler: Annotated[
+        list[str] | None,
+        typer.Option("--runtime-handler", metavar="NAME=PROGRAM", help="Another OCI runtime, by handler; repeatable."),
+    ] = None,
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Log more.")] = 0,
+) -> None:
+    """Answer CRI (runtime.v1) on a socket, for crictl, critest or a kubelet, until stopped.
+
+    Stopping it leaves its containers running; the next one goes on with them.
+    """
+    import asyncio
+    import os
+
+    from nodewright.kube import logs
+
+    try:
+        from nodewright_agent.cri.server import serve
+        from nodewright_agent.cri.settings import Settings, socket_path
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("grpc", "google"):
+            raise
+        raise CliError(f"{error.name} is not installed", "install nodewright[cri]", PRECONDITION) from error
+    from nodewright_agent.runtime.errors import RuntimeUnavailable
+
+    if os.geteuid() != 0:
+        raise CliError("the runtime makes namespaces, mounts and cgroups", "run it as root", PRECONDITION)
+    logs.setup(logging.DEBUG if verbose else logging.INFO)
+    for chatty in ("pyroute2", "grpc"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        settings = Settings(
+            socket=socket_path(socket),
+            root=root.absolute(),
+            run_dir=run_dir.absolute(),
+            image_root=image_root.absolute(),
+            cgroup_root=cgroup_root,
+            pod_cidr=pod_cidr,
+            runc=runc,
+            conmon=conmon,
+            handlers=_handlers(handler or []),
+        )
+    except ValueError as error:
+        raise CliError(str(error), "`nodewright cri --help` shows the forms", USAGE) from error
+    try:
+        asyncio.run(serve(settings))
+    except RuntimeUnavailable as error:
+        raise CliError(str(error), "`nodewright doctor` tells what this host lacks", PRECONDITION) from error
+
+
+def _handlers(given: list[str]) -> dict[str, str]:
+    found = dict(item.partition("=")[::2] for item in given)
+    if bad := [item for item in given if not all(item.partition("=")[::2])]:
+        raise ValueError(f"--runtime-handler {bad[0]!r} is not NAME=PROGRAM")
+    return found
