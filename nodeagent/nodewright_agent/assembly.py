@@ -14,22 +14,20 @@ from nodewright.kube.events import EventRecorder
 from nodewright.kube.objects import Pod, Service
 from nodewright_agent.bootstrap.clients import Clients
 from nodewright_agent.config import AgentConfig
+from nodewright_agent.gates import Gates
 from nodewright_agent.liveconfig.assembly import AgentLive, for_agent
 from nodewright_agent.network.podnet import NetworkConfig, PodNetwork
 from nodewright_agent.node import clusterdns, selfsigned
 from nodewright_agent.node.keeper import NodeKeeper
 from nodewright_agent.node.networking import NodeNetworking
-from nodewright_agent.node.registration import own_labels
 from nodewright_agent.node.status import unreserved_cpu
-from nodewright_agent.pods import pullassembly, refs, security, spec
-from nodewright_agent.pods.admission import admit, lacking, mismatch, resize_refusal
+from nodewright_agent.pods import pullassembly, refs, spec
 from nodewright_agent.pods.backoff import BackoffPolicy
 from nodewright_agent.pods.machine import Settings
 from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.operations import Parts, PodOperations
 from nodewright_agent.pods.podfiles import PodFiles
 from nodewright_agent.pods.ports import Clock, Exit
-from nodewright_agent.pods.preemption import victims
 from nodewright_agent.pods.probes.runner import ProbeRunner
 from nodewright_agent.pods.qos import QosCgroups
 from nodewright_agent.pods.records import Records
@@ -49,6 +47,7 @@ from nodewright_agent.proxy.config import ProxyConfig
 from nodewright_agent.runtime import cgroup_math, hosttools, userns
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.images.containerd import Containerd
+from nodewright_agent.runtime.images.store import ImageStore
 from nodewright_agent.runtime.runtime import Runtime
 from nodewright_agent.runtime.sandbox import Sandboxes
 from nodewright_agent.runtime.spec import ExitInfo
@@ -119,18 +118,71 @@ async def assemble(
     config: AgentConfig, clients: Clients, recorder: EventRecorder, services: WatchCache[Service], clock: Clock
 ) -> AsyncIterator[Node]:
     """Open everything, and close it again at the end; what runs on the host goes on."""
-    client = clients.node
     async with contextlib.AsyncExitStack() as stack:
+        yield await _Assembly(stack, config, clients, recorder, services, clock).node()
+
+
+class _Assembly:
+    """What the steps of building a node share; each opens parts and leaves their end to the stack."""
+
+    def __init__(
+        self,
+        stack: contextlib.AsyncExitStack,
+        config: AgentConfig,
+        clients: Clients,
+        recorder: EventRecorder,
+        services: WatchCache[Service],
+        clock: Clock,
+    ) -> None:
+        self._stack, self._config, self._clients = stack, config, clients
+        self._recorder, self._services, self._clock = recorder, services, clock
+        self._space = HostSpace(config.host_mounts, config.host_root)
+        self._managers: list[PodManager] = []  # none until the parts below it are there
+
+    async def node(self) -> Node:
+        """Build it."""
+        config, clients, recorder, clock = self._config, self._clients, self._recorder, self._clock
         images = pullassembly.store(config)
-        stack.push_async_callback(images.close)
-        settings = NetworkConfig(
-            state_dir=config.state / "network", cluster_cidr=config.cluster_cidr, mtu=config.pod_mtu
+        self._stack.push_async_callback(images.close)
+        network = self._network()
+        runtime = await self._runtime()
+        qos = QosCgroups(runtime.cgroups, config.cgroup_root, self._holdings)
+        qos.prepare()
+        keeper = NodeKeeper(clients, config, recorder, images.list, clock)
+        parts = await self._parts(images, network, runtime, keeper)
+        prober = ProbeRunner(runtime, recorder, clock, config.node_ip, lambda cid: _wake(deps, cid))
+        mirrors, deps = self._workers(parts, prober, keeper)
+        gates = Gates(config, keeper, runtime.info.app_armor, lambda pod: upkeep.admit(pod))
+        manager = PodManager(
+            clients.node, config.node_name, deps, parts.records, gates.admit, gates.resize, gates.preempt
         )
-        network = PodNetwork(settings)
-        stack.callback(network.close)
-        holder: list[PodManager] = []
-        space = HostSpace(config.host_mounts, config.host_root)
-        sources = [Containerd(images, space) for name in config.image_sources if name == "containerd"]
+        self._managers.append(manager)
+        manager.room_listeners.append(qos.refresh)
+        if config.enforce_allocatable:
+            memory = max(0, keeper.facts.memory - quantity.value(config.reserved_memory))
+            qos.enforce(unreserved_cpu(config, keeper.facts), memory, recorder, keeper.reference)
+        else:
+            qos.release()
+        upkeep = build_upkeep(config, runtime, manager, images, keeper, recorder, clock)
+        self._stack.push_async_callback(upkeep.usage.close)
+        deps.started = upkeep.counters.pod_start.observe
+        server = _server(config, clients, manager, parts, upkeep, keeper, prober)
+        self._stack.push_async_callback(server.stop)
+        networking = NodeNetworking(clients.cluster, keeper, network, config)
+        static = static_pods(config, manager, mirrors, recorder, keeper.reference, clock)
+        live = for_agent(config, clients.cluster, runtime, keeper.refresh, upkeep.apply)
+        return Node(config, clients, recorder, parts, keeper, networking, manager, server, live, static, upkeep)
+
+    def _network(self) -> PodNetwork:
+        config = self._config
+        network = PodNetwork(
+            NetworkConfig(state_dir=config.state / "network", cluster_cidr=config.cluster_cidr, mtu=config.pod_mtu)
+        )
+        self._stack.callback(network.close)
+        return network
+
+    async def _runtime(self) -> Runtime:
+        config, space = self._config, self._space
         space.check({"log_dir": config.logs}, {})
         runc, monitor = await asyncio.to_thread(hosttools.prepare, space, config.host_tools, config.runc, config.conmon)
         runtime = Runtime(
@@ -140,129 +192,108 @@ async def assemble(
             runc=runc,
             monitor=monitor,
             host=space,
-            on_exit=lambda cid, info: _ended(holder, cid, info),
+            on_exit=lambda cid, info: _ended(self._managers, cid, info),
         )
         await runtime.open()
-        stack.push_async_callback(runtime.close)
-        qos = QosCgroups(runtime.cgroups, config.cgroup_root, lambda: [pod for one in holder for pod in one.holdings()])
-        qos.prepare()
-
-        def failed(pod: Pod, message: str) -> None:
-            recorder.event(refs.reference(pod), "Warning", "FailedMount", message)
-
-        def awaken(uid: str) -> None:
-            for manager in holder:
-                manager.volumes_changed(uid)
-
-        recursive = runtime.info.recursive_read_only
-        volumes = VolumeManager(
-            client, config.state, on_failed=failed, on_wake=awaken, space=space, recursive_read_only=recursive
-        )
-        stack.push_async_callback(volumes.close)
-        keeper = NodeKeeper(clients, config, recorder, images.list, clock)
-        networking = NodeNetworking(clients.cluster, keeper, network, config)
-        records = Records(config.state / "pods")
-        host_ips = (config.node_ip,)
-        problem = await asyncio.to_thread(
-            userns.probe, runtime.layout.run / "userns-probe", [Path(config.image_root), config.state]
-        )
-        users = userns.for_node(
-            config.state / "pods", config.userns_range, config.userns_ids_per_pod, config.max_pods, problem
-        )
-        keeper.user_namespaces = users.supported
-        keeper.recursive_read_only = recursive
+        self._stack.push_async_callback(runtime.close)
         await runtime.know(config.runtime_handlers.values())
+        return runtime
+
+    async def _parts(self, images: ImageStore, network: PodNetwork, runtime: Runtime, keeper: NodeKeeper) -> Parts:
+        config, client, services = self._config, self._clients.node, self._services
+        sources = [Containerd(images, self._space) for name in config.image_sources if name == "containerd"]
+        records = Records(config.state / "pods")
+        users = await self._users(runtime)
+        keeper.user_namespaces = users.supported
+        keeper.recursive_read_only = runtime.info.recursive_read_only
         keeper.handlers = {name: runtime.info.handlers[path] for name, path in config.runtime_handlers.items()}
-        parts = Parts(
+        return Parts(
             runtime=runtime,
-            sandboxes=Sandboxes(config.run / "sb", private=not space.separate),
+            sandboxes=Sandboxes(config.run / "sb", private=not self._space.separate),
             users=users,
             network=network,
-            volumes=volumes,
-            puller=pullassembly.puller(config, images, client, recorder, clock, sources),
+            volumes=self._volumes(runtime),
+            puller=pullassembly.puller(config, images, client, self._recorder, self._clock, sources),
             classes=RuntimeClasses(client, records, config.runtime_handlers),
-            files=PodFiles(config, space, lambda: clusterdns.addresses(services.get(clusterdns.SERVICE))),
+            files=PodFiles(config, self._space, lambda: clusterdns.addresses(services.get(clusterdns.SERVICE))),
             records=records,
-            events=recorder,
-            node=spec.NodeSettings(
-                cgroup_root=config.cgroup_root,
-                memory_capacity=keeper.facts.memory,
-                seccomp_directory=config.state / "seccomp",
-                log_root=config.logs,
-                cgroups=CgroupSettings(
-                    cpu_quota=config.cpu_cfs_quota,
-                    cpu_period=round(config.cpu_cfs_quota_period * 1_000_000),
-                    pod_pids_limit=config.pod_pids_limit,
-                    page_sizes=runtime.cgroups.hugepage_sizes(cgroup_math.kubepods_path(config.cgroup_root)),
-                ),
-                single_process_oom_kill=config.single_process_oom_kill,
-                app_armor=runtime.info.app_armor_default,
-            ),
-            host_ips=host_ips,
+            events=self._recorder,
+            node=_settings(config, runtime, keeper),
+            host_ips=(config.node_ip,),
             allocatable=keeper.allocatable,
             node_name=config.node_name,
             node_labels=lambda: keeper.node.metadata.labels if keeper.node is not None else None,
             services=services.values,
         )
+
+    async def _users(self, runtime: Runtime) -> userns.UserNamespaces:
+        config = self._config
+        roots = [Path(config.image_root), config.state]
+        problem = await asyncio.to_thread(userns.probe, runtime.layout.run / "userns-probe", roots)
+        state = config.state / "pods"
+        return userns.for_node(state, config.userns_range, config.userns_ids_per_pod, config.max_pods, problem)
+
+    def _volumes(self, runtime: Runtime) -> VolumeManager:
+        def failed(pod: Pod, message: str) -> None:
+            self._recorder.event(refs.reference(pod), "Warning", "FailedMount", message)
+
+        def awaken(uid: str) -> None:
+            for manager in self._managers:
+                manager.volumes_changed(uid)
+
+        volumes = VolumeManager(
+            self._clients.node,
+            self._config.state,
+            on_failed=failed,
+            on_wake=awaken,
+            space=self._space,
+            recursive_read_only=runtime.info.recursive_read_only,
+        )
+        self._stack.push_async_callback(volumes.close)
+        return volumes
+
+    def _workers(self, parts: Parts, prober: ProbeRunner, keeper: NodeKeeper) -> tuple[MirrorPods | None, WorkerDeps]:
+        config, clock = self._config, self._clock
         tracer = Tracer(config.state / "trace", f"agent {config.node_name}", clock)
-        stack.callback(tracer.flush)
-        writer = StatusWriter(client)
-        stack.push_async_callback(writer.close)
-        mirrors = None if config.standalone else MirrorPods(client, writer, lambda: keeper.node, recorder)
-        if mirrors is not None:
-            stack.push_async_callback(mirrors.close)
+        self._stack.callback(tracer.flush)
+        writer = StatusWriter(self._clients.node)
+        self._stack.push_async_callback(writer.close)
+        mirrors = None
+        if not config.standalone:
+            mirrors = MirrorPods(self._clients.node, writer, lambda: keeper.node, self._recorder)
+            self._stack.push_async_callback(mirrors.close)
             keeper.on_change(lambda node: mirrors.check_all())
-        prober = ProbeRunner(runtime, recorder, clock, config.node_ip, lambda cid: _wake(deps, cid))
-        deps = WorkerDeps(
+        return mirrors, WorkerDeps(
             operations=PodOperations(parts),
             status=mirrors or NobodyWatches(),
-            events=recorder,
+            events=self._recorder,
             probes=prober,
             tracer=tracer,
             clock=clock,
-            node=NodeFacts(host_ips),
+            node=NodeFacts(parts.host_ips),
             settings=Settings(BackoffPolicy(config.crash_backoff_initial, config.crash_backoff_max)),
             image_backoff=BackoffPolicy(config.image_backoff_initial, config.image_backoff_max),
         )
 
-        def node_labels() -> dict[str, str]:
-            """Those that the Node will have, where the API has not told yet: static pods do not wait for it."""
-            if keeper.node is not None:
-                return keeper.node.metadata.labels
-            return {**config.node_labels, **own_labels(config, keeper.facts)}
+    def _holdings(self) -> list[Pod]:
+        return [pod for manager in self._managers for pod in manager.holdings()]
 
-        def admission(pod: Pod, others: list[Pod]) -> tuple[str, str] | None:
-            labels = node_labels()
-            refusal = upkeep.admit(pod) or security.app_armor_refusal(pod, runtime.info.app_armor)
-            if refusal is not None:
-                return refusal
-            return admit(pod, others, keeper.allocatable(), labels, config.node_name, config.allowed_unsafe_sysctls)
 
-        def preempt(pod: Pod, others: list[Pod]) -> list[Pod]:
-            labels = node_labels()
-            if mismatch(pod, labels, config.node_name, config.allowed_unsafe_sysctls) is not None:
-                return []
-            return victims(pod, others, lacking(pod, others, keeper.allocatable()))
-
-        def resize(pod: Pod, others: list[Pod]) -> tuple[str, str] | None:
-            return resize_refusal(pod, others, keeper.allocatable())
-
-        manager = PodManager(client, config.node_name, deps, records, admission, resize, preempt)
-        holder.append(manager)
-        manager.room_listeners.append(qos.refresh)
-        if config.enforce_allocatable:
-            memory = max(0, keeper.facts.memory - quantity.value(config.reserved_memory))
-            qos.enforce(unreserved_cpu(config, keeper.facts), memory, recorder, keeper.reference)
-        else:
-            qos.release()
-        upkeep = build_upkeep(config, runtime, manager, images, keeper, recorder, clock)
-        stack.push_async_callback(upkeep.usage.close)
-        deps.started = upkeep.counters.pod_start.observe
-        server = _server(config, clients, manager, parts, upkeep, keeper, prober)
-        stack.push_async_callback(server.stop)
-        static = static_pods(config, manager, mirrors, recorder, keeper.reference, clock)
-        live = for_agent(config, clients.cluster, runtime, keeper.refresh, upkeep.apply)
-        yield Node(config, clients, recorder, parts, keeper, networking, manager, server, live, static, upkeep)
+def _settings(config: AgentConfig, runtime: Runtime, keeper: NodeKeeper) -> spec.NodeSettings:
+    return spec.NodeSettings(
+        cgroup_root=config.cgroup_root,
+        memory_capacity=keeper.facts.memory,
+        seccomp_directory=config.state / "seccomp",
+        log_root=config.logs,
+        cgroups=CgroupSettings(
+            cpu_quota=config.cpu_cfs_quota,
+            cpu_period=round(config.cpu_cfs_quota_period * 1_000_000),
+            pod_pids_limit=config.pod_pids_limit,
+            page_sizes=runtime.cgroups.hugepage_sizes(cgroup_math.kubepods_path(config.cgroup_root)),
+        ),
+        single_process_oom_kill=config.single_process_oom_kill,
+        app_armor=runtime.info.app_armor_default,
+    )
 
 
 def _server(

@@ -318,7 +318,9 @@ class PodManager:
         timer = self._saves.pop(worker.uid, None)
         if timer is not None:
             timer.cancel()
-        if worker.uid in self.workers:
+        # What is over is being forgotten: a record written now would be in the way, or stay for ever.
+        over = worker.gone and worker.settled
+        if worker.uid in self.workers and not over:
             self._records.save(worker.current(), worker.state)
 
 
