@@ -17,9 +17,11 @@ from pathlib import Path
 import msgspec
 
 from nodewright_agent.failpoints import failpoint
-from nodewright_agent.runtime import processes
+from nodewright_agent.runtime import processes, watch
 from nodewright_agent.runtime.errors import ContainerRuntimeError, CreateContainerError, RunContainerError
 from nodewright_agent.runtime.hostspace import HostSpace
+from nodewright_agent.runtime.spec import ContainerSpec
+from nodewright_agent.runtime.store import Layout
 
 _MAX_ANSWER = 1 << 20
 _LOGRUS_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
@@ -41,6 +43,23 @@ class MonitorCommand(msgspec.Struct, frozen=True, kw_only=True):
     tty: bool = False
     stdin: bool = False
     stdin_once: bool = False
+
+
+def command(spec: ContainerSpec, layout: Layout, monitor: str, runc: str) -> MonitorCommand:
+    """The command of a container's monitor."""
+    return MonitorCommand(
+        conmon=monitor,
+        runc=runc,
+        cid=spec.id,
+        bundle=str(layout.bundle(spec.id)),
+        runc_root=str(layout.runc),
+        exit_dir=str(layout.exits),
+        socket=str(layout.socket(spec.id)),
+        log_path=spec.log_path,
+        tty=spec.tty,
+        stdin=spec.stdin,
+        stdin_once=spec.stdin_once,
+    )
 
 
 class Answer(msgspec.Struct):
@@ -263,6 +282,21 @@ async def _first_of(fd: int, pid: int) -> None:
 def reopen_log(bundle: Path) -> None:
     """Tell the monitor to close its log file and open the name anew, after a rename. OSError(ENXIO): it has ended."""
     _control(bundle, b"2 0 0\n")
+
+
+async def new_log(bundle: Path, path: Path, to: Path | None) -> None:
+    """Have the log at ``path`` begun anew, after a rename to ``to`` where that is given; returns when it is there.
+
+    Raises OSError: no rename, or the monitor has ended.
+    """
+
+    def act() -> None:
+        if to is not None:
+            path.rename(to)
+        failpoint("log.renamed")
+        reopen_log(bundle)
+
+    await watch.appeared(path, act, timeout=10)
 
 
 def resize(bundle: Path, width: int, height: int) -> None:

@@ -24,7 +24,6 @@ from nodewright_agent.runtime import (
     processes,
     recovery,
     signals,
-    watch,
 )
 from nodewright_agent.runtime.cgroups import CgroupLimits, Cgroups, CgroupStats
 from nodewright_agent.runtime.errors import (
@@ -316,16 +315,8 @@ class Runtime:
 
     async def _new_log(self, cid: str, to: Path | None) -> None:
         record = self._record(cid)
-        path = Path(record.spec.log_path)
-
-        def act() -> None:
-            if to is not None:
-                path.rename(to)
-            failpoint("log.renamed")
-            conmon.reopen_log(self.layout.bundle(cid))
-
         try:
-            await watch.appeared(path, act, timeout=10)
+            await conmon.new_log(self.layout.bundle(cid), Path(record.spec.log_path), to)
         except OSError as error:
             raise ContainerStateError(f"container {cid}: the log cannot be reopened: {error}") from error
 
@@ -350,19 +341,7 @@ class Runtime:
         bundle.prepare(spec, state, layout, info, self.host)
         if not self.cgroups.exists(spec.cgroup_parent):
             self.cgroups.create(spec.cgroup_parent)
-        command = conmon.MonitorCommand(
-            conmon=info.conmon,
-            runc=self._program(record),
-            cid=spec.id,
-            bundle=str(layout.bundle(spec.id)),
-            runc_root=str(layout.runc),
-            exit_dir=str(layout.exits),
-            socket=str(layout.socket(spec.id)),
-            log_path=spec.log_path,
-            tty=spec.tty,
-            stdin=spec.stdin,
-            stdin_once=spec.stdin_once,
-        )
+        command = conmon.command(spec, layout, info.conmon, self._program(record))
         state.pid, state.monitor_pid, pidfd = await conmon.create(
             command,
             self.host,
