@@ -15,8 +15,9 @@ import json
 import sys
 from typing import Any
 
-import crdextensions
 import yaml
+
+import crdextensions
 
 Schema = dict[str, Any]
 

@@ -97,34 +97,6 @@ def test_a_lost_record_costs_no_container(own_lab: PodLab) -> None:
     assert after.status.phase == "Running"
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        "sandbox.pinned",
-        "create.recorded",
-        "create.answered",
-        "create.done",
-        "start.recorded",
-        "start.done",
-    ],
-)
-def test_killed_at_any_step_of_a_start(own_lab: PodLab, point: str) -> None:
-    lab = own_lab
-    lab.node.stop(signal.SIGTERM)
-    lab.node.start(environment={"NODEWRIGHT_FAILPOINTS": f"{point}=exit"})
-    lab.create("once")
-    assert lab.node.process is not None
-    assert lab.node.process.wait(20) == 86
-    lab.node.process = None
-    lab.node.start()
-    pod = lab.wait_phase("once", "Running")
-    assert main_status(pod).ready
-    assert list(processes(lab)) == [container_id(pod)]
-    lab.delete("once")
-    lab.wait_gone("once")
-    wait_until("nothing is left", lambda: not lab.on_host() and not processes(lab))
-
-
 def test_pods_are_restarted_while_the_api_server_is_away(own_lab: PodLab) -> None:
     """The agent itself was restarted meanwhile, and knows the Pod from its record only."""
     lab = own_lab

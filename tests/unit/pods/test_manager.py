@@ -18,7 +18,7 @@ class Worker:
     """Fails, or works on, as the test says."""
 
     def __init__(self, pod, deps, state=None):
-        self.pod, self.state, self.gone = pod, state, False
+        self.pod, self.state, self.gone, self.settled = pod, state, False, False
         self.fail = asyncio.Event()
 
     @property
