@@ -75,7 +75,6 @@ def nodewright(*words: str, stdin: str | None = None, quiet: bool = False, direc
 
 def _python_path() -> str:
     """The cluster's own processes must not see this tool's folder."""
-    tools = str(Path(__file__).parents[1])
-    return os.pathsep.join(
-        part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != tools
-    )
+    tools = Path(__file__).resolve().parents[1]
+    parts = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(part for part in parts if part and Path(part).resolve() != tools)

@@ -1,7 +1,8 @@
 """The images that the conformance tests use, made on this machine instead of being pulled.
 
 Their contents are what the tests rely on, not upstream's bytes: Go programs from the Go module proxy, Debian's packages
-where upstream takes Alpine's, Debian's static busybox.
+where upstream takes Alpine's, Debian's static busybox with Debian's static bash as its shell: that busybox's own drops
+environment variables whose names are no identifiers, which tests look for.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from nodewright.controlplane import versions
 DOMAIN = "registry.k8s.io"
 BINARIES = ("agnhost", "nonewprivs", "sample-apiserver", "coredns", "etcd")
 COREDNS_IMAGE = f"{DOMAIN}/coredns/coredns:{versions.COREDNS}"
-_FORMAT = 1  # raise it when what is made below changes
+_FORMAT = 2  # raise it when what is made below changes
 _E2E = f"{DOMAIN}/e2e-test-images"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # PID 1 ignores signals without a handler: without the trap, deletion would take the whole grace period.
@@ -50,37 +51,38 @@ _BUSYBOX_GROUPS = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n"
 
 @dataclass(frozen=True)
 class Parts:
-    """What images are made of: the blob store, the Debian tree, busybox and the Go binaries by name."""
+    """What images are made of: the blob store, the Debian tree, busybox, its shell, and the Go binaries by name."""
 
     store: BlobStore
     debian: Path
     busybox: Path
+    shell: Path
     binaries: Mapping[str, Path]
 
 
 def ensure(cache: Path, binaries: Mapping[str, Path], say: Callable[[str], None]) -> BlobStore:
     """The blob store with every image, made when any part of them has changed."""
-    busybox = find_busybox()
-    key = _key(busybox, binaries)
+    busybox, shell = static("busybox", "busybox-static"), static("bash-static", "bash-static")
+    key = _key([busybox, shell, *(binaries[name] for name in BINARIES)])
     store = BlobStore(cache / f"images-{key}")
     if store.names():
         return store
     say("making the test images")
     for old in cache.glob("images-*"):
         shutil.rmtree(old)
-    parts = Parts(store, rootfs.archive(cache), busybox, binaries)
+    parts = Parts(store, rootfs.archive(cache), busybox, shell, binaries)
     store.set_names(make(parts))
     return store
 
 
-def find_busybox() -> Path:
-    """A busybox that needs no libraries, since its image has none."""
-    found = shutil.which("busybox")
+def static(program: str, package: str) -> Path:
+    """A program of this machine that needs no libraries, since its image has none; Missing names the `package`."""
+    found = shutil.which(program)
     if found is None:
-        raise Missing("there is no busybox", "apt-get install busybox-static")
+        raise Missing(f"there is no {program}", f"apt-get install {package}")
     with open(found, "rb") as file:
         if b"/lib64/ld-linux" in file.read(1 << 12):
-            raise Missing(f"{found} is not linked statically", "apt-get install busybox-static")
+            raise Missing(f"{found} is not linked statically", f"apt-get install {package}")
     return Path(found)
 
 
@@ -89,7 +91,7 @@ def make(parts: Parts) -> dict[str, str]:
     store = parts.store
     debian = _debian_layer(parts)
     tools = store.layer(_agnhost_tree(parts))
-    busybox = store.layer(_busybox_tree(parts.busybox))
+    busybox = store.layer(_busybox_tree(parts.busybox, parts.shell))
     agnhost = {"Entrypoint": ["/agnhost"], "Cmd": ["pause"], "Env": [_PATH]}
     shell: dict[str, Any] = {"Cmd": ["sh"], "Env": [_PATH]}
     bash: dict[str, Any] = {"Cmd": ["bash"], "Env": [_PATH]}
@@ -163,15 +165,17 @@ def _agnhost_tree(parts: Parts) -> Tree:
     )
 
 
-def _busybox_tree(busybox: Path) -> Tree:
+def _busybox_tree(busybox: Path, shell: Path) -> Tree:
     applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
     return Tree(
         files={
             "bin/busybox": (busybox, 0o755),
+            "bin/sh": (shell, 0o755),
             "etc/passwd": (_BUSYBOX_USERS.encode(), 0o644),
             "etc/group": (_BUSYBOX_GROUPS.encode(), 0o644),
         },
-        links={f"bin/{applet}": "busybox" for applet in applets if applet != "busybox"} | {"usr/bin/env": "/bin/env"},
+        links={f"bin/{applet}": "busybox" for applet in applets if applet not in ("busybox", "sh")}
+        | {"usr/bin/env": "/bin/env"},
         folders={"tmp": 0o1777, "root": 0o700, "var/run": 0o755, "var/log": 0o755, "home": 0o755},
     )
 
@@ -187,11 +191,15 @@ def _nginx_tree() -> Tree:
 
 
 def _pet_tree(name: str) -> Tree:
-    """The pictures are told apart by what data.json names; nobody looks at them."""
+    """The pictures are told apart by what data.json names; nobody looks at them.
+
+    A test takes the image for a volume and knows it by the system that upstream's stands on.
+    """
     picture = f"{name}.jpg"
     return Tree(
         files={
             picture: (f"a picture of a {name}\n".encode(), 0o644),
+            "etc/os-release": (b'NAME="Alpine Linux"\nID=alpine\n', 0o644),
             "data.json": (f'{{\n  "image": "{picture}"\n}}\n'.encode(), 0o644),
         }
     )
@@ -219,10 +227,10 @@ def _certificate() -> tuple[bytes, bytes]:
     return signed.public_bytes(serialization.Encoding.PEM), private
 
 
-def _key(busybox: Path, binaries: Mapping[str, Path]) -> str:
-    """Changes with anything that goes into an image; binaries count by size and time."""
+def _key(programs: Sequence[Path]) -> str:
+    """Changes with anything that goes into an image; programs count by size and time."""
     parts = [f"{_FORMAT}", rootfs.key()]
-    for path in (busybox, *(binaries[name] for name in BINARIES)):
+    for path in programs:
         info = path.stat()
         parts.append(f"{path} {info.st_size} {info.st_mtime_ns}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -76,6 +76,7 @@ async def test_empty_dirs(manager, make_pod):
     assert os.stat(volumes["disk"]).st_gid == 1234
     (entry,) = mounted(volumes["memory"])
     assert entry.fstype == "tmpfs"
+    assert mode(volumes["memory"]) == 0o3777
     with pytest.raises(OSError, match="No space"), open(volumes["memory"] / "big", "wb") as file:
         file.write(bytes(3 << 20))
     (volumes["disk"] / "data").write_text("kept")

@@ -60,6 +60,7 @@ def test_downward_files():
         ("..data", "must not start with '..'"),
         ("..2026_x", "must not start with '..'"),
         ("./..data", "must not start with '..'"),
+        ("././/..data", "must not start with '..'"),
         ("a" * 256, "filenames"),
         ("a/" * 2100, "4096"),
         ("a\0b", "NUL"),

@@ -18,6 +18,7 @@ from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
 from nodewright_agent.runtime import mounts, syscalls
 
 _MODE = 0o777
+_TMPFS_MODE = 0o1777  # upstream leaves it to the kernel, whose default is this
 _HUGE, _RESOURCE = "HugePages", "hugepages-"
 
 
@@ -85,13 +86,15 @@ def make(
     memory: bool,
     size: int | None = None,
     group: int | None = None,
-    mode: int = _MODE,
+    mode: int | None = None,
     pages: int | None = None,
 ) -> None:
     """Make a directory, with a tmpfs on it if `memory`, and hand it to the group. An existing one is left as it is.
 
-    With `pages`, bytes of a huge page, it is a hugetlbfs instead.
+    With `pages`, bytes of a huge page, it is a hugetlbfs instead. `mode`: rwx for all, and sticky on a tmpfs.
     """
+    if mode is None:
+        mode = _TMPFS_MODE if memory and pages is None else _MODE
     new = not path.is_dir()
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
     if memory and not is_mounted(path):

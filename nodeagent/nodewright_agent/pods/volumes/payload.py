@@ -110,5 +110,5 @@ def check_path(path: str) -> None:
             raise VolumeError(f"invalid path: must not contain '..': {path}")
         if len(part.encode()) > MAX_NAME:
             raise VolumeError(f"invalid path: filenames must be less than or equal to {MAX_NAME} characters")
-    if path.removeprefix("./").startswith(".."):
+    if next(part for part in path.split("/") if part not in ("", ".")).startswith(".."):
         raise VolumeError(f"invalid path: must not start with '..': {path}")
