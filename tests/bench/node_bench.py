@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,10 @@ from nodewright.controlplane.assets import Assets
 from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.controlplane.layout import Layout
+from nodewright.kube.cache import WatchCache
 from nodewright.kube.client import Client
 from nodewright.kube.config import load
+from nodewright.kube.objects import Pod
 from nodewright.kube.resources import PODS
 from support.agent_node import IMAGE
 from support.network import own_namespace
@@ -78,31 +80,35 @@ class Watcher:
 
     async def running(self, *names: str) -> None:
         """Wait until all are Running and ready."""
-        await asyncio.wait_for(asyncio.gather(*(self._running[name].wait() for name in names)), 120)
+        await self._all(self._running, names, "did not become ready")
 
     async def gone(self, *names: str) -> None:
         """Wait until all are gone."""
-        await asyncio.wait_for(asyncio.gather(*(self._gone[name].wait() for name in names)), 120)
+        await self._all(self._gone, names, "did not go")
+
+    async def _all(self, events: dict[str, asyncio.Event], names: Sequence[str], otherwise: str) -> None:
+        try:
+            await asyncio.wait_for(asyncio.gather(*(events[name].wait() for name in names)), 120)
+        except TimeoutError:
+            left = [name for name in names if not events[name].is_set()]
+            raise AssertionError(f"{len(left)} of {len(names)} Pods {otherwise}: {left[:5]}") from None
 
     async def run(self) -> None:
-        """Follow all Pods. The server ends a watch after some minutes: the next goes on from where it was."""
-        version = (await self._client.list(PODS, "default")).resource_version
-        while True:
-            async for event in self._client.watch(PODS, "default", type=dict, resource_version=version):
-                version = event.object["metadata"]["resourceVersion"]
-                self._note(event.type, event.object)
+        """Follow all Pods, for as long as it takes: a single watch ends after some minutes."""
+        cache = WatchCache(self._client, PODS, type=Pod, namespace="default")
+        cache.add_handler(self._note)
+        await cache.run()
 
-    def _note(self, kind: str, pod: dict[str, Any]) -> None:
-        name = pod["metadata"].get("name", "")
-        if name not in self._running:
+    def _note(self, old: Pod | None, new: Pod | None) -> None:
+        if new is None:
+            if old is not None and old.metadata.name in self._gone:
+                self._gone[old.metadata.name].set()
             return
-        if kind == "DELETED":
-            self._gone[name].set()
-            return
-        status = pod["status"]
-        containers = status.get("containerStatuses") or []
-        if status.get("phase") == "Running" and containers and all(entry["ready"] for entry in containers):
-            self._running[name].set()
+        status = new.status
+        containers = status.container_statuses
+        ready = status.phase == "Running" and containers and all(entry.ready for entry in containers)
+        if ready and new.metadata.name in self._running:
+            self._running[new.metadata.name].set()
 
 
 class Round:
