@@ -12,6 +12,7 @@ from nodewright.kube import quantity
 from nodewright.kube.cache import WatchCache
 from nodewright.kube.events import EventRecorder
 from nodewright.kube.objects import Pod, Service
+from nodewright_agent import heap
 from nodewright_agent.bootstrap.clients import Clients
 from nodewright_agent.config import AgentConfig
 from nodewright_agent.gates import Gates
@@ -157,7 +158,9 @@ class _Assembly:
             clients.node, config.node_name, deps, parts.records, gates.admit, gates.resize, gates.preempt
         )
         self._managers.append(manager)
-        manager.room_listeners.append(qos.refresh)
+        trimmer = heap.Trimmer()
+        self._stack.callback(trimmer.busy)
+        manager.room_listeners += [qos.refresh, trimmer.idle]
         if config.enforce_allocatable:
             memory = max(0, keeper.facts.memory - quantity.value(config.reserved_memory))
             qos.enforce(unreserved_cpu(config, keeper.facts), memory, recorder, keeper.reference)

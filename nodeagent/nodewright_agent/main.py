@@ -20,6 +20,7 @@ from nodewright.kube.cache import WatchCache
 from nodewright.kube.events import EventRecorder
 from nodewright.kube.objects import Service
 from nodewright.kube.resources import SERVICES
+from nodewright_agent import heap
 from nodewright_agent.assembly import Node, assemble
 from nodewright_agent.bootstrap.clients import Clients, connect
 from nodewright_agent.config import AgentConfig, ConfigError
@@ -40,6 +41,7 @@ async def run(config: AgentConfig, ready: Callable[[Node], None] | None = None) 
 
     ``ready`` is called once everything that was left by an earlier agent is taken up.
     """
+    heap.share()
     _directories(config)
     with _sole_agent(config):
         health = Health()

@@ -39,6 +39,8 @@ class StopContainer:
     message: str
     restart: bool = False
     """It is started again afterwards, whatever its restart policy says."""
+    whole: float | None = None
+    """The pod's grace, of which ``grace`` is left; None: it is the container's own."""
 
 
 @dataclass(frozen=True, slots=True)

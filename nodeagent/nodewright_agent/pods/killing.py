@@ -38,9 +38,13 @@ def probe_grace(pod: Pod, probe: Probe | None) -> float:
     return default_grace(pod)
 
 
-def begin(now: float, grace: float) -> Stop:
-    """Return the stop of a container that begins at ``now``."""
-    return Stop(deadline=now + window(grace), least=min(window(grace), MINIMUM_WINDOW))
+def begin(now: float, grace: float, whole: float | None = None) -> Stop:
+    """Return the stop of a container that begins at ``now``; ``grace`` is left of ``whole`` (None: all of it).
+
+    What was late for its signal gets 2 s all the same, but no more than the whole.
+    """
+    least = min(window(grace if whole is None else whole), MINIMUM_WINDOW)
+    return Stop(deadline=now + window(grace), least=least)
 
 
 def step(
@@ -81,7 +85,8 @@ def stop_all(pod: Pod, state: PodState, termination: Termination, now: float) ->
             continue  # ended, or being created: its start will end, and then it is stopped
         if run.stop is None:
             grace = max(0.0, termination.deadline - now)
-            actions.append(StopContainer(run.id, run.name, grace, f"Stopping container {run.name}"))
+            whole = termination.deadline - termination.started_at
+            actions.append(StopContainer(run.id, run.name, grace, f"Stopping container {run.name}", whole=whole))
             continue
         action, wake_at = step(run, now, limit=termination.deadline, turn=_its_turn(pod, run, state))
         if action is not None:

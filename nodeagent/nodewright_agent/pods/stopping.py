@@ -43,7 +43,7 @@ class Stopper:
     def stop(self, action: StopContainer) -> None:
         """Begin to stop a running container."""
         worker, run = self._worker, self._find(action.id)
-        stop = run.stop = killing.begin(worker.deps.clock(), action.grace)
+        stop = run.stop = killing.begin(worker.deps.clock(), action.grace, action.whole)
         run.restart = action.restart
         worker.event("Normal", "Killing", action.message, action.container)
         worker.deps.probes.stop(run, readiness=False)

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from nodewright_agent.pods import killing
-from nodewright_agent.pods.actions import EndHook, KillContainer, SignalContainer
-from nodewright_agent.pods.model import Instance, Stop
+from nodewright_agent.pods.actions import EndHook, KillContainer, SignalContainer, StopContainer
+from nodewright_agent.pods.model import Instance, PodState, Stop, Termination
 from unit.pods.pod_doubles import FakeOperations, Rig, deleted, make_pod, scenario
 
 HOOK = {"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}
@@ -127,3 +127,17 @@ def test_a_failed_probe_has_its_own_grace():
         await asyncio.sleep(0.2)
         assert steps(rig, "kill") == ["kill a"]
         assert ("Normal", "Killing", "Container a failed liveness probe, will be restarted") in rig.events.seen
+
+
+@pytest.mark.parametrize(
+    ("grace", "now", "least"), [(1.0, 0.01, 1.0), (30.0, 29.9, 2.0), (2.0, 1.5, 2.0), (0.0, 0.0, 2.0)]
+)
+def test_a_grace_of_a_second_lasts_a_second_also_when_some_of_it_is_gone(grace, now, least):
+    pod = deleted(make_pod({"name": "a"}), int(grace))
+    run = Instance("1", "a", 0, state="running")
+    state = PodState(instances={"a": [run]})
+    termination = Termination(started_at=0.0, deadline=killing.window(grace))
+    (action,), _ = killing.stop_all(pod, state, termination, now)
+    assert isinstance(action, StopContainer)
+    assert action.grace == termination.deadline - now
+    assert killing.begin(now, action.grace, action.whole).least == least

@@ -8,9 +8,9 @@ import json
 import pytest
 from multidict import MultiDict
 
+from nodewright_agent.heap import Trimmer
 from nodewright_agent.server.streaming import options
 from nodewright_agent.server.streaming.flow import Inbox
-from nodewright_agent.server.streaming.memory import Trimmer
 from nodewright_agent.server.streaming.options import BadQuery, RemoteOptions
 from nodewright_agent.server.streaming.sizes import Sizes, latest
 from nodewright_agent.server.streaming.status import SUCCESS, exited, failed

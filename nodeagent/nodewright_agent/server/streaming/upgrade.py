@@ -9,8 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from nodewright_agent.heap import Trimmer
 from nodewright_agent.server.streaming import websocket
-from nodewright_agent.server.streaming.memory import Trimmer
 from nodewright_agent.server.streaming.wire import SocketWire, give_back, take_over
 
 SPDY = "SPDY/3.1"
