@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 
-QUIET = 10.0
-"""Seconds without work."""
+QUIET = 20.0
+"""Seconds without work; idle connections to the API server are closed after 15."""
 _ARENAS = 2
 _M_ARENA_MAX = -8  # malloc.h
 
 
 class Trimmer:
-    """Trims the heap once nothing was done for a while; takes some 10 ms."""
+    """Collects garbage and trims the heap once nothing was done for a while; takes some 10 ms after ``settle``."""
 
     def __init__(self, quiet: float = QUIET) -> None:
         self._quiet = quiet
@@ -29,8 +30,19 @@ class Trimmer:
     def idle(self) -> None:
         """It is over; for all that anybody knows, more will come at once."""
         self.busy()
+        self._timer = asyncio.get_running_loop().call_later(self._quiet, self._clean)
+
+    def _clean(self) -> None:
+        self._timer = None
+        gc.collect()  # what a burst left in cycles would wait for the next one
         if self._trim is not None:
-            self._timer = asyncio.get_running_loop().call_later(self._quiet, self._trim, 0)
+            self._trim(0)
+
+
+def settle() -> None:
+    """What there is now stays: no garbage collection has to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def share() -> None:

@@ -60,6 +60,7 @@ async def _serve(config: AgentConfig, clients: Clients, health: Health, ready: C
         log.info("agent starts", extra={"node": config.node_name, **counts})
         for cid in recovered.surplus:
             await node.parts.runtime.delete(cid)
+        heap.settle()
         if ready is not None:
             ready(node)
         stop = _stop_signals()

@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=20)
     parser.add_argument("--burst", type=int, default=30)
     parser.add_argument("--rest", type=int, default=100)
-    parser.add_argument("--settle", type=float, default=15, help="seconds of rest before memory is read")
+    parser.add_argument("--settle", type=float, default=30, help="seconds of rest before memory is read")
     parser.add_argument("--watch", type=float, default=60, help="seconds over which the CPU at rest is counted")
     parser.add_argument("--only", choices=sorted(CONTENDERS))
     parser.add_argument("--json", action="store_true", help="print the rounds as JSON")
