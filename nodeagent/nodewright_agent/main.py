@@ -144,6 +144,7 @@ async def _kept(work: Callable[[], Awaitable[None]], node: Node, name: str) -> N
             log.exception("%s failed, trying again", name)
             node.keeper.report(name, f"{name}: {error}")
             await asyncio.sleep(backoff.next())
+            node.keeper.report(name, None)  # parts run on for good: what fails again is told again
         else:
             node.keeper.report(name, None)
             return

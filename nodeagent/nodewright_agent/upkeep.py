@@ -89,16 +89,14 @@ def build(
 
     def in_use() -> set[str]:
         found: set[str] = set()
+        named: set[str] = set()
         for worker in manager.workers.values():
-            pod = worker.pod
+            spec = worker.pod.spec
             found.update(run.image_id for run in worker.state.all_instances())
             if not worker.state.finished:
-                for one in (*pod.spec.init_containers, *pod.spec.containers, *pod.spec.ephemeral_containers):
-                    found.update(_names(images, one.image))
-                for volume in pod.spec.volumes:
-                    if volume.image is not None:
-                        found.update(_names(images, volume.image.reference))
-        return found
+                named.update(one.image for one in (*spec.init_containers, *spec.containers, *spec.ephemeral_containers))
+                named.update(volume.image.reference for volume in spec.volumes if volume.image is not None)
+        return found.union(*(_names(images, name) for name in named))
 
     collector = gc.ImageCollector(
         images,
@@ -142,7 +140,7 @@ def build(
 def _names(images: ImageStore, reference: str) -> list[str]:
     """The id of the image that a reference means now; nothing where it is not there, or is no reference."""
     try:
-        image = images.resolve(reference)
+        found = images.id_of(reference)
     except ImageError:  # the Pod is told when it starts
         return []
-    return [image.id] if image is not None else []
+    return [found] if found else []

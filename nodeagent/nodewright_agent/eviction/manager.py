@@ -121,8 +121,8 @@ class EvictionManager:
                 self._wake.clear()
                 try:
                     evicted, pause = await self.look()
-                except OSError as error:
-                    log.warning("cannot look for pressure on the node: %s", error)
+                except Exception:
+                    log.exception("cannot look for pressure on the node")
                     evicted, pause = [], PERIOD
                 if evicted:
                     await self._cleaned_up(evicted)
@@ -174,10 +174,13 @@ class EvictionManager:
         if resource not in ("ephemeral-storage", "inodes"):
             return False
         on_images = threshold.signal.startswith("imagefs")
-        if not (split and on_images):
-            await self._reclaimers.containers()
-        if not split or on_images:
-            await self._reclaimers.images()
+        works = [self._reclaimers.containers] if not (split and on_images) else []
+        works += [self._reclaimers.images] if not split or on_images else []
+        for work in works:
+            try:
+                await work()
+            except Exception:  # what cannot be reclaimed must not save Pods from eviction
+                log.exception("cannot reclaim %s", resource)
         seen = core.observe(await self._figures.node())
         return not core.exceeded(self.settings.thresholds, seen, with_reclaim=True)
 

@@ -19,10 +19,6 @@ from nodewright_agent.eviction.signals import (
 from nodewright_agent.pods import resources
 from nodewright_agent.usage.model import FsUsage, PodUsage
 
-SYSTEM_CRITICAL = 2_000_000_000
-"""Priority from which on a Pod is critical: system-cluster-critical."""
-MIRROR, SOURCE = "kubernetes.io/config.mirror", "kubernetes.io/config.source"
-
 Figures = Mapping[str, PodUsage]
 """Usage by Pod UID."""
 Key = Callable[[Pod], tuple[int | bool, ...]]
@@ -30,10 +26,7 @@ Key = Callable[[Pod], tuple[int | bool, ...]]
 
 def critical(pod: Pod) -> bool:
     """Whether the Pod may never be evicted, and is admitted under pressure: static, or of a system priority."""
-    notes = pod.metadata.annotations
-    if MIRROR in notes or notes.get(SOURCE, "api") != "api":
-        return True
-    return priority(pod) >= SYSTEM_CRITICAL
+    return resources.is_critical(pod)
 
 
 def priority(pod: Pod) -> int:

@@ -209,7 +209,11 @@ class HostPorts:
         """Close a pod's ports; nothing happens for a pod without any."""
         before = self._by_pod.pop(pod_uid, None)
         if before is not None:
-            self._apply()
+            try:
+                self._apply()
+            except NetworkError:
+                self._by_pod[pod_uid] = before  # the next try closes them
+                raise
             failpoint("ports.closed")
             _forget_flows(before)
         (self._directory / f"{pod_uid}.json").unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from nodewright_agent.pods import killing, phase
 from nodewright_agent.pods.ending import torn_down
 from nodewright_agent.pods.model import PodState, Termination
 from nodewright_agent.pods.ports import Clock, Events
+from nodewright_agent.pods.resources import SYSTEM_CRITICAL
 from nodewright_agent.server.nodemetrics import NodeCounters
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 REASON, MESSAGE = "Terminated", "Pod was terminated in response to imminent node shutdown."
 REFUSAL = ("NodeShutdown", "Pod was rejected as the node is shutting down.")
 NOT_READY = "node is shutting down"
-SYSTEM_CRITICAL = 2_000_000_000
 _AGAIN = 5.0
 """Seconds until a lost connection to the source is tried again."""
 

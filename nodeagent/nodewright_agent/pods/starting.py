@@ -121,7 +121,8 @@ class Starter:
         assert container is not None
         try:
             await worker.deps.operations.ensure_image(worker.pod, container)
-        except ImageProblem as problem:
+        except Exception as error:
+            problem = _image_problem(error, name, worker.pod.key)
             now = worker.deps.clock()
             entry = advance(self._image_backoffs.get(container.image), now, now, worker.deps.image_backoff)
             self._image_backoffs[container.image] = entry
@@ -225,3 +226,11 @@ class Starter:
 
 def _has_hook(container: Container) -> bool:
     return container.lifecycle is not None and container.lifecycle.post_start is not None
+
+
+def _image_problem(error: Exception, name: str, pod: str) -> ImageProblem:
+    """What kept an image away; a disk that cannot be read is tried again like a registry that cannot be reached."""
+    if isinstance(error, ImageProblem):
+        return error
+    log.error("an image cannot be looked for", exc_info=error, extra={"pod": pod, "container": name})
+    return ImageProblem("ErrImagePull", f"{type(error).__name__}: {error}")

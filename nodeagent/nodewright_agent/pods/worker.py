@@ -20,7 +20,7 @@ from nodewright_agent.pods import actions, killing, phase, refs
 from nodewright_agent.pods.backoff import BackoffPolicy
 from nodewright_agent.pods.conditions import OWNED
 from nodewright_agent.pods.machine import Decision, Settings, decide
-from nodewright_agent.pods.model import PodState, Step, StepState, Termination, end_reason, find_container
+from nodewright_agent.pods.model import ImageStep, PodState, Step, StepState, Termination, end_reason, find_container
 from nodewright_agent.pods.ports import Clock, Events, Exit, Operations, Probes, StatusSink
 from nodewright_agent.pods.resize.allocation import allocated
 from nodewright_agent.pods.resize.work import Resizer
@@ -368,12 +368,20 @@ class PodWorker:
             del self._tasks[name]
         if task.cancelled():
             # Also when it was cancelled before its first step: what was under way is no longer.
-            for step, of in ((self.state.sandbox, "sandbox"), (self.state.volumes, "volumes")):
-                if name == of and step.state is StepState.BUSY:
-                    step.state = StepState.NONE
+            step = self._step(name)
+            if step is not None and step.state is StepState.BUSY:
+                step.state = StepState.NONE
         elif (error := task.exception()) is not None:
             log.error("pod worker task failed: %s", name, exc_info=error, extra={"pod": self.pod.key})
         self.wake()
+
+    def _step(self, task: str) -> Step | ImageStep | None:
+        """The step that a task of this name works on."""
+        if task == "sandbox":
+            return self.state.sandbox
+        if task == "volumes":
+            return self.state.volumes
+        return self.state.images.get(task.removeprefix("image ")) if task.startswith("image ") else None
 
     def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
         if self._timer is not None:

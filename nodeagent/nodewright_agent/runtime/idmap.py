@@ -56,10 +56,11 @@ def mount_read_only_overlay(target: str, lowers: Sequence[Path], user_ns: str, s
 
 @contextmanager
 def _shown(lowers: Sequence[Path], user_ns: str, scratch: Path) -> Iterator[list[Path]]:
-    scratch.mkdir(mode=0o700, exist_ok=True)
+    where = scratch / "l"  # with the layers' own names: images.usage finds in mountinfo what is in use
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
     mounts.unmount_below(scratch)  # of an agent that was killed here
     try:
-        layers = [scratch / str(index) for index in range(len(lowers))]
+        layers = [where / lower.name for lower in lowers]
         for lower, layer in zip(lowers, layers, strict=True):
             bind(str(lower), layer, user_ns)
         yield layers

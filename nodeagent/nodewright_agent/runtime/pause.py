@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def layer(directory: Path) -> Path:
             return root
     except FileNotFoundError:
         root.mkdir(mode=0o755, exist_ok=True)
-    temporary = root / ".new"
+    temporary = root / f".new-{threading.get_native_id()}"
     temporary.write_bytes(wanted)
     temporary.chmod(0o555)
     temporary.replace(path)

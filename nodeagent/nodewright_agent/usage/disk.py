@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 FRESH, OLDEST = 10.0, 60.0
 """A count is good for at least, and at most, so many seconds (upstream counts once a minute)."""
+FORGOTTEN = 10 * OLDEST
+"""Seconds after which a count that nobody took again is dropped."""
 SHARE = 0.01
 """Of a processor's time, at most, for counting one tree again and again."""
 LONGEST = 60.0
@@ -55,10 +57,17 @@ def measure(root: Path, limit: float = LONGEST) -> tuple[int, int]:
     except OSError:
         return 0, 0
     walk = _Walk(deadline)
+    walk.deeper.append(top)
     try:
-        walk.directory(top, 0)
+        while walk.deeper:
+            fd = walk.deeper.pop()
+            try:
+                walk.directory(fd, 0)
+            finally:
+                os.close(fd)
     finally:
-        os.close(top)
+        for fd in walk.deeper:
+            os.close(fd)
     return walk.size, walk.inodes
 
 
@@ -69,6 +78,8 @@ class _Walk:
         self.size = self.inodes = 0
         self._deadline, self._seen, self._entries = deadline, set[tuple[int, int]](), 0
         self._device: int | None = None
+        self.deeper: list[int] = []
+        """Directories too deep to go on from where they are."""
 
     def directory(self, fd: int, depth: int) -> None:
         """Count a directory and what is in it."""
@@ -83,10 +94,14 @@ class _Walk:
             except OSError:
                 continue  # removed or replaced meanwhile
             try:
-                if depth >= DEEPEST:
-                    raise TooLarge(f"deeper than {DEEPEST} directories")
-                if os.fstat(inner).st_dev == self._device:
+                if os.fstat(inner).st_dev != self._device:
+                    continue
+                if depth < DEEPEST:
                     self.directory(inner, depth + 1)
+                elif len(self.deeper) < DEEPEST:
+                    self.deeper.append(os.dup(inner))
+                else:
+                    raise TooLarge(f"too many directories are deeper than {DEEPEST}")
             finally:
                 os.close(inner)
 
@@ -133,17 +148,13 @@ class DiskCounter:
         now = self._clock()
         stale = [path for path in asked if self._stale(path, fresh, now)]
         if stale:
+            self._counts = {path: count for path, count in self._counts.items() if now - count.at < FORGOTTEN}
+            self._failed = {path: at for path, at in self._failed.items() if now - at < FORGOTTEN}
             self._wanted.update(dict.fromkeys(stale))
             if self._running is None or self._running.done():
                 self._running = asyncio.create_task(self._work(), name="disk usage")
             await asyncio.wait([self._running], timeout=PATIENCE)
         return {path: self._counts[path] for path in asked if path in self._counts}
-
-    def forget(self, keep: Iterable[Path]) -> None:
-        """Drop the counts of all other trees."""
-        kept = set(keep)
-        self._counts = {path: count for path, count in self._counts.items() if path in kept}
-        self._failed = {path: at for path, at in self._failed.items() if path in kept}
 
     async def close(self) -> None:
         """End counting; waits for the tree at hand."""

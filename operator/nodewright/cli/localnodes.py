@@ -20,6 +20,9 @@ from nodewright.controlplane.progress import Progress
 from nodewright.controlplane.slots import NodeHost
 
 _AGENT = "agent-"
+_IDS = 110 * 65536
+_FIRST_ID = 65536
+"""User ids for Pods: as many as an agent takes Pods, for each a namespace, and none of the host's own."""
 _TOOLS = ("runc", "conmon", "ip", "nsenter")
 
 
@@ -94,6 +97,7 @@ def stop_hosts(layout: Layout, progress: Progress) -> None:
 def agent_config(cluster: LocalCluster, host: NodeHost, record: HostRecord) -> dict[str, object]:
     """The agent's settings, by AgentConfig's field names."""
     layout, state = cluster.layout, cluster.state
+    slot = int(host.address.rpartition(".")[2])  # hosts of one machine share its user ids
     return {
         "node_name": host.name,
         "kubeconfig": str(layout.kubeconfig(f"node-{host.name}")),
@@ -102,6 +106,7 @@ def agent_config(cluster: LocalCluster, host: NodeHost, record: HostRecord) -> d
         "image_root": str(layout.images),
         "cgroup_root": record.cgroup_root,
         "node_ip": host.address,
+        "userns_range": f"{_FIRST_ID + slot * _IDS}:{_IDS}",
         "cluster_cidr": state.pod_cidr,
         "tls_cert_file": str(layout.pki / f"node-{host.name}-server.crt"),
         "tls_key_file": str(layout.pki / f"node-{host.name}-server.key"),

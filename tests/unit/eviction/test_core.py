@@ -144,6 +144,12 @@ def test_critical(spec, expected):
     assert ranking.critical(pod("p", **spec)) is expected
 
 
+def test_an_annotation_in_the_api_makes_nothing_critical():
+    claimed = pod("p", annotations={"kubernetes.io/config.source": "file"})
+    claimed.metadata.resource_version = "7"
+    assert not ranking.critical(claimed)
+
+
 def test_messages():
     one = pod("p", requests={"memory": "100Mi"})
     text = messages.node_low("memory", one, figures("p", memory=150 * Mi), ("100Mi", "99Mi"))

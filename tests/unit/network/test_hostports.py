@@ -2,8 +2,9 @@
 
 import pytest
 
+from nodewright_agent.network import hostports
 from nodewright_agent.network.addresses import NetworkError
-from nodewright_agent.network.hostports import PortMapping, conflict, mappings, table_text
+from nodewright_agent.network.hostports import HostPorts, PortMapping, conflict, mappings, table_text
 from nodewright_agent.pods.admission import admit
 from unit.pods.pod_doubles import make_pod
 
@@ -62,3 +63,22 @@ def test_a_port_twice_does_not_break_the_table():
     text = table_text(wanted, "br", ["10.0.0.1", "127.0.0.1", "fe80::1"])
     assert "elements = { tcp . 80 : 10.1.1.1 . 1 }" in text
     assert "elements = { 127.0.0.0/8, 10.0.0.1 }" in text
+
+
+def test_ports_that_could_not_be_closed_are_closed_by_the_next_try(tmp_path, monkeypatch):
+    told = []
+
+    def apply(self):
+        told.append(sorted(self._by_pod))
+        if len(told) == 2:
+            raise NetworkError("nft takes too long")
+
+    monkeypatch.setattr(HostPorts, "_apply", apply)
+    monkeypatch.setattr(hostports, "_forget_flows", lambda ports: None)
+    ports = HostPorts(tmp_path, "bridge")
+    ports.publish("uid", mappings(pod(port()), "10.1.2.3"))
+    with pytest.raises(NetworkError):
+        ports.withdraw("uid")
+    ports.withdraw("uid")
+    assert told == [["uid"], [], []]
+    assert not list(tmp_path.glob("*.json"))

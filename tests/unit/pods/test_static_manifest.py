@@ -90,6 +90,9 @@ def test_the_critical_classes_have_their_priority():
     assert "priority" not in made.body["spec"], "the API server computes it for the mirror"
 
 
+MAIN = {"name": "m", "image": "i"}
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -114,6 +117,10 @@ def test_the_critical_classes_have_their_priority():
         (change(containers=[{"name": "m", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/"}]}]), "found:"),
         (change(containers=[{"name": "m", "image": "i", "ports": [{"containerPort": 0}]}]), "between 1 and 65535"),
         (change(containers=[{"name": "m", "image": "i", "resources": {"limits": {"cpu": "lots"}}}]), "invalid pod"),
+        (change(containers=[{**MAIN, "resources": {"limits": {"ephemeral-storage": "2gb"}}}]), "invalid pod: spec"),
+        (change(containers=[MAIN], resources={"limits": {"cpu": "lots"}}), "invalid pod"),
+        (change(volumes=[{"name": "v", "emptyDir": {"sizeLimit": "much"}}]), "invalid pod: spec"),
+        (change(containers=[MAIN], overhead={"memory": "x"}), "invalid pod: spec"),
         (change(restartPolicy="Sometimes"), "restartPolicy"),
         (change(ephemeralContainers=[{"name": "e", "image": "i"}]), "cannot be set on create"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: web, annotations: {day: 2026-01-01}}", "quote the text"),

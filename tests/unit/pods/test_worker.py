@@ -211,6 +211,24 @@ def test_image_pull_errors():
         assert ("Normal", "BackOff", 'Back-off pulling image "img"') in rig.events.seen
 
 
+def test_a_store_that_cannot_be_read_is_tried_again():
+    @scenario(make_pod(), FakeOperations(failures={"image a": [OSError(5, "I/O error")]}))
+    async def _(rig: Rig) -> None:
+        await asyncio.sleep(0.5)
+        assert rig.one.state.waiting.reason == "ErrImagePull"
+        assert rig.one.state.waiting.message == "OSError: [Errno 5] I/O error"
+        await asyncio.sleep(12)
+        assert rig.status.phase == "Running"
+
+
+def test_a_pull_that_somebody_else_gave_up_is_begun_again():
+    @scenario(make_pod(), FakeOperations(failures={"image a": [asyncio.CancelledError()]}))
+    async def _(rig: Rig) -> None:
+        await asyncio.sleep(2)
+        assert rig.operations.calls.count("image a") == 2
+        assert rig.status.phase == "Running"
+
+
 def test_command_that_does_not_exist():
     error = StartError("RunContainerError", 'exec: "nope": not found', ran=True)
 

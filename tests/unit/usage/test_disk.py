@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nodewright_agent.usage import disk
 from nodewright_agent.usage.disk import DiskCounter, TooLarge, measure
 
 
@@ -25,14 +26,27 @@ def test_a_tree_is_counted_once_and_links_are_not_followed(tmp_path):
     assert measure(tree / "link") == (0, 0)
 
 
-def test_a_tree_without_end_is_given_up(tmp_path):
-    fd = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(210):
+def chain(at, length):
+    """A directory in a directory, and so on."""
+    fd = os.open(at, os.O_RDONLY)
+    for _ in range(length):
         os.mkdir("d", dir_fd=fd)
         inner = os.open("d", os.O_RDONLY, dir_fd=fd)
         os.close(fd)
         fd = inner
     os.close(fd)
+
+
+def test_a_deep_tree_is_counted_to_its_end(tmp_path):
+    chain(tmp_path, 2 * disk.DEEPEST + 10)
+    assert measure(tmp_path)[1] == 2 * disk.DEEPEST + 11
+
+
+def test_a_tree_without_end_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "DEEPEST", 2)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        chain(tmp_path / name, 4)
     with pytest.raises(TooLarge, match="deeper"):
         measure(tmp_path)
 

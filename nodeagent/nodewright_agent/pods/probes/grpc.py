@@ -138,7 +138,7 @@ async def _receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
             payload = await reader.readexactly(length)
         except asyncio.IncompleteReadError:
             raise CallError("Unavailable", "connection closed before server preface received") from None
-        total += length
+        total += len(head) + length
         if total > _MAX_TOTAL:
             raise CallError("ResourceExhausted", "the server sends too much")
         reply = _take(answer, head[3], head[4], int.from_bytes(head[5:9], "big") & 0x7FFFFFFF, payload)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from nodewright.kube import quantity
 from nodewright.kube.objects import Pod
 from nodewright_agent.pods.model import all_containers
 from nodewright_agent.pods.static.defaults import Tree, defaulted, qos_class
@@ -147,6 +148,8 @@ def _typed(body: Tree) -> Pod:
         raise ManifestError(f"couldn't parse as pod: {error}") from None
     try:
         pod.status.qos_class = qos_class(pod)
+        for text in _quantities(pod):
+            quantity.value(text)
     except ValueError as error:
         raise ManifestError(f"invalid pod: spec: {error}") from None
     pod.status.phase = "Pending"
@@ -154,6 +157,18 @@ def _typed(body: Tree) -> Pod:
         # Elsewhere admission looks it up; these two are the same in every cluster.
         pod.spec.priority = PRIORITIES.get(pod.spec.priority_class_name)
     return pod
+
+
+def _quantities(pod: Pod) -> Iterator[str]:
+    """Give all that has to be a quantity; an API server would have looked at it."""
+    for one in (pod.spec.resources, *(container.resources for container in all_containers(pod))):
+        if one is not None:
+            yield from one.requests.values()
+            yield from one.limits.values()
+    yield from pod.spec.overhead.values()
+    for volume in pod.spec.volumes:
+        if volume.empty_dir is not None and volume.empty_dir.size_limit:
+            yield volume.empty_dir.size_limit
 
 
 def _problems(pod: Pod) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 
 from nodewright.kube.objects import Container, FileKeySelector
 from nodewright_agent.pods import env
@@ -94,11 +95,17 @@ def _text(volume: str, path: str) -> str:
     """A file of a volume; links in it cannot lead out, and nothing but a regular file is read."""
     base = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = syscalls.openat2(base, path, os.O_RDONLY | os.O_NONBLOCK, syscalls.RESOLVE_IN_ROOT)
+        # Opened for good only once it is known to be a file: a device would be the host's.
+        fd = syscalls.openat2(base, path, os.O_PATH, syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS)
     finally:
         os.close(base)
-    with open(fd, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise EnvFileError("not a regular file")
+        with open(f"/proc/self/fd/{fd}", "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(fd)
     if len(data) > MAX_BYTES:
         raise EnvFileError(f"larger than {MAX_BYTES} bytes")
     return data.decode("utf-8", "surrogateescape")

@@ -101,13 +101,17 @@ class ImageStore:
 
     def resolve(self, ref: str) -> Image | None:
         """The image of a name, of `repository@digest`, or of an id (`sha256:...`); None unless it is complete."""
+        image_id = self.id_of(ref)
+        return self._image(image_id) if image_id else None
+
+    def id_of(self, ref: str) -> str:
+        """The id that a name, `repository@digest` or id leads to, whether the image is complete or not; else ""."""
         if reference.is_digest(ref):
-            return self._image(ref)
+            return ref
         parsed = reference.parse(ref)
         if parsed.digest:
             parsed = parsed.with_digest(parsed.digest)
-        image_id = self._id_of(parsed.name)
-        return self._image(image_id) if image_id else None
+        return self._id_of(parsed.name)
 
     def list(self) -> Images:
         """All complete images, ordered by name."""
