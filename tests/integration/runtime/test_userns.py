@@ -69,6 +69,8 @@ async def test_root_is_nobody_outside(runtime: Runtime, host: Host, sandboxes: S
     assert shown.stdout == b"0\n0\n"
     record = next(iter(await runtime.list()))
     assert os.stat(f"/proc/{record.state.pid}").st_uid == IDS.start
+    # The image store asks mountinfo for layers, by their names, before it removes any.
+    assert "/layers/l/layer0," in Path("/proc/self/mountinfo").read_text()
     while len(host.lines("u")) < 10:
         pass
     assert host.lines("u")[0].split() == ["0", str(IDS.start), "65536"]
