@@ -118,7 +118,8 @@ class _Local:
         if stat.S_ISBLK(mode):
             directory = self._paths.volume("local-volume", self._volume.name)
             async with self._host.formatting:
-                await disks.mount_device(path, directory, self._source.fs_type or "ext4", self._host.space)
+                kind = self._source.fs_type or "ext4"
+                await disks.mount_device(path, directory, kind, self._host.space, read_only=claimed.read_only)
         elif not stat.S_ISDIR(mode):
             raise VolumeError(f"path {path} is neither a directory nor a block device")
         group = ownership.fs_group(self._pod)
