@@ -93,7 +93,7 @@ def shown(image: Image) -> Any:
         spec=wire.ImageSpec(image=image.id),
     )
     user = image.config.user.partition(":")[0]
-    if user.isdecimal():
+    if user.isdecimal() and len(user) <= 19 and int(user) < 1 << 63:
         found.uid.value = int(user)
     else:
         found.username = user

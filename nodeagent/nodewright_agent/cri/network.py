@@ -25,6 +25,7 @@ class Network:
         self._given = pod_cidr
         self._net: PodNetwork | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
         self.problem = "no pod CIDR is known yet: give --pod-cidr, or call UpdateRuntimeConfig"
         """Why there is no network; empty: there is."""
 
@@ -37,8 +38,11 @@ class Network:
 
     async def use(self, pod_cidr: str) -> None:
         """Take this CIDR. The one in use stays: sandboxes have its addresses."""
-        if self._net is not None:
-            return
+        async with self._starting:
+            if self._net is None:
+                await self._use(pod_cidr)
+
+    async def _use(self, pod_cidr: str) -> None:
         # There is no other node to be reached without masquerading.
         net = PodNetwork(NetworkConfig(state_dir=self._directory, cluster_cidr=pod_cidr))
         try:

@@ -50,8 +50,8 @@ class PodSandboxes:
         parts.settings.program(handler)
         sandbox = self._new(config, handler)
         async with parts.locks[sandbox.id]:
-            parts.records.keep(sandbox)
             try:
+                parts.records.keep(sandbox)
                 await self._make(sandbox)
             except BaseException as error:
                 await asyncio.shield(self._undo(sandbox))
@@ -189,11 +189,12 @@ class PodSandboxes:
         parts.records.keep(sandbox)
 
     async def _undo(self, sandbox: Sandbox) -> None:
+        sandbox.made = sandbox.ready = False
         try:
             await self._dismantle(sandbox.id)
             await self.remove(sandbox)
         except Exception as error:
-            # The record stays, marked as half made: the next start removes the rest.
+            # The record stays, marked as half made: its removal, which is up to the caller, or the next start.
             log.error("a sandbox could not be undone", extra={"sandbox": sandbox.id, "error": str(error)})
 
     async def _dismantle(self, sid: str) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from nodewright_agent.cri import wire
 from nodewright_agent.cri.errors import Invalid, NotFound
+from nodewright_agent.runtime.errors import RuntimeUnavailable
 from nodewright_agent.runtime.spec import ContainerSpec, IdRange
 
 
@@ -86,16 +87,20 @@ class Records:
         self.containers: dict[str, Container] = {}
 
     def load(self) -> None:
-        """Read all records; what cannot be read is removed."""
+        """Read all records; what is half made is removed. Raises RuntimeUnavailable: one cannot be read."""
         for directory in (self._sandboxes, self._containers):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self._sandboxes.iterdir()):
             if (sandbox := _read(path / "record.json", Sandbox)) is not None:
                 self.sandboxes[sandbox.id] = sandbox
-            else:
+            elif path.is_dir():
                 shutil.rmtree(path)
+            else:
+                path.unlink()
         for path in sorted(self._containers.iterdir()):
-            if (container := _read(path, Container)) is not None:
+            if path.name.startswith("."):
+                path.unlink()
+            elif (container := _read(path, Container)) is not None:
                 self.containers[container.id] = container
             else:
                 path.unlink()
@@ -107,15 +112,17 @@ class Records:
     def keep(self, record: Sandbox | Container) -> None:
         """Write a record, new or changed."""
         if isinstance(record, Sandbox):
-            self.sandboxes[record.id] = record
             path = self.directory(record.id) / "record.json"
             path.parent.mkdir(mode=0o755, exist_ok=True)
         else:
-            self.containers[record.id] = record
             path = self._containers / f"{record.id}.json"
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_bytes(msgspec.json.encode(record))
         os.replace(temporary, path)
+        if isinstance(record, Sandbox):
+            self.sandboxes[record.id] = record
+        else:
+            self.containers[record.id] = record
 
     def drop(self, record: Sandbox | Container) -> None:
         """Remove a record and its files; idempotent."""
@@ -154,7 +161,11 @@ def _resolve(text: str, ids: Iterable[str], what: str) -> str:
 
 
 def _read(path: Path, kind: type[Record]) -> Record | None:
+    """None: it was never written whole. Raises RuntimeUnavailable: what it is about may run, so it is not given up."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
+        # Without a byte: the host lost its power meanwhile, and nothing runs any more.
+        return msgspec.json.decode(data, type=kind) if (data := path.read_bytes()) else None
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise RuntimeUnavailable(f"{path} cannot be read: {error}") from error

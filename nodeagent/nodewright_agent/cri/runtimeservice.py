@@ -230,8 +230,13 @@ class RuntimeService:
         return int(wire.SANDBOX_READY if self._sandboxes.ready(sandbox) else wire.SANDBOX_NOTREADY)
 
     def _chosen_sandboxes(self, wanted: str, selector: Any) -> list[Sandbox]:
-        found = [one for one in self._parts.records.sandboxes.values() if one.made]
+        """All but those that are being made: one that could not be undone is shown, so that it is removed."""
+        found = [one for one in self._parts.records.sandboxes.values() if one.made or not self._busy(one)]
         return [one for one in found if one.id.startswith(wanted) and named(one, selector)]
+
+    def _busy(self, sandbox: Sandbox) -> bool:
+        lock = self._parts.locks.get(sandbox.id)
+        return lock is not None and lock.locked()
 
     def _listed_sandboxes(self, wanted: Any) -> list[Any]:
         found = [(one, self._state(one)) for one in self._chosen_sandboxes(wanted.id, wanted.label_selector)]

@@ -22,7 +22,7 @@ async def container(parts: Parts, record: Container) -> Any | None:
         return None
     try:
         used = await asyncio.to_thread(parts.runtime.cgroups.stats, run.cgroup)
-    except FileNotFoundError:
+    except OSError:
         return None  # it has ended just now
     at = now()
     found = wire.ContainerStats(
@@ -66,8 +66,8 @@ async def sandbox(parts: Parts, record: Sandbox) -> Any:
     at = now()
     try:
         used = await asyncio.to_thread(parts.runtime.cgroups.stats, record.cgroup)
-    except FileNotFoundError:
-        return found
+    except OSError:
+        return found  # it has been removed just now
     found.linux.cpu.CopyFrom(_cpu(used, at))
     found.linux.memory.CopyFrom(_memory(used, at))
     found.linux.process.timestamp = at

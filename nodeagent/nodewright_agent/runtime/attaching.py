@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from nodewright_agent.runtime import attachsocket
+from nodewright_agent.runtime import attachsocket, processes
 from nodewright_agent.runtime.attachsocket import AttachSocket
 from nodewright_agent.runtime.errors import ContainerStateError
 from nodewright_agent.runtime.spec import ContainerRecord
@@ -17,6 +17,8 @@ from nodewright_agent.runtime.tasks import tasks
 from nodewright_agent.runtime.terminal import Resizing
 
 MAX_HELD = 100
+_LAST = 10.0
+"""Seconds in which a client must have taken the last output of a container: its end is not told before."""
 
 
 class Attachments:
@@ -59,10 +61,13 @@ class Attachments:
                     sizes = Resizing(streams.sizes)
                     sizes.follow(directory)
                     start(sizes.run())
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                over = ends[0].done()
+                gone = start(processes.gone(record.state.pid))
+                await asyncio.wait((*ends, gone), return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    await asyncio.wait(ends, timeout=_LAST, return_when=asyncio.FIRST_COMPLETED)
+                over = ends[0].done() or gone.done()
         finally:
-            if keep and not over:
+            if keep and not over and record.running:
                 connection.deafen()
                 self._held.setdefault(spec.id, []).append(connection)
             else:

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from nodewright_agent.runtime import processes
 from nodewright_agent.runtime.streams import Sink, Source, Streams
 
 STDOUT, STDERR = 2, 3
@@ -26,8 +27,9 @@ class AttachSocket:
     """One connection, in the event loop."""
 
     def __init__(self, directory: Path) -> None:
-        """Connect to the monitor of a bundle. Raises OSError: there is none (any more)."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        """Connect to the monitor of a bundle. Raises OSError: there is none (any more), or too many wait for it."""
+        kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_UNIX, kind)
         self._loop = asyncio.get_running_loop()
         try:
             # Addresses of sockets are limited to 107 bytes; through a descriptor any directory is near.
@@ -39,12 +41,11 @@ class AttachSocket:
         except OSError:
             self._socket.close()
             raise
-        self._socket.setblocking(False)
 
     async def read(self) -> list[tuple[int, bytes]]:
         """What came next of (stream, output), neighbours of one stream together; empty at the end."""
         if (packet := self._receive()) is None:
-            await self._readable()
+            await processes.readable(self._socket.fileno())
             packet = self._receive() or b""
         return list(_merged(self._more(packet))) if packet else []
 
@@ -70,14 +71,6 @@ class AttachSocket:
     def close(self) -> None:
         """Close; idempotent."""
         self._socket.close()
-
-    async def _readable(self) -> None:
-        ready = self._loop.create_future()
-        self._loop.add_reader(self._socket, lambda: None if ready.done() else ready.set_result(None))
-        try:
-            await ready
-        finally:
-            self._loop.remove_reader(self._socket)
 
     def _receive(self) -> bytes | None:
         """The next packet, None while there is none; empty at the end."""
@@ -115,12 +108,12 @@ async def output(connection: AttachSocket, streams: Streams) -> None:
     while found := await connection.read():
         for stream, data in found:
             if (sink := sinks.get(stream)) is None:
-                await asyncio.sleep(0)  # a flood that nobody waits for must not have the loop for itself
                 continue
             try:
                 await sink.write(data)
             except ConnectionError:
                 sinks[stream] = None
+        await asyncio.sleep(0)  # a flood that nobody waits for must not have the loop for itself
 
 
 async def input_to(connection: AttachSocket, source: Source) -> None:

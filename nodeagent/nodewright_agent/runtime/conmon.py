@@ -8,6 +8,7 @@ later children (runc) inherit; runc then moves the container into its own.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import subprocess
@@ -139,8 +140,10 @@ async def create(
     ``place`` is called with the monitor's pid before it does anything. Raises RunContainerError (the OCI runtime
     refused) or CreateContainerError; the monitor is gone then.
     """
-    sync_read, sync_write = os.pipe()
-    start_read, start_write = os.pipe()
+    try:
+        (sync_read, sync_write), (start_read, start_write) = pipes(2)
+    except OSError as error:
+        raise CreateContainerError(f"cannot start the container monitor: {error}") from error
     errors = Path(command.bundle, "conmon.err")
     try:
         monitor = _spawn(command, host, sync_write, start_read, errors)
@@ -209,6 +212,19 @@ def _streams(errors: Path) -> tuple[int, int]:
     except BaseException:
         os.close(null)
         raise
+
+
+def pipes(count: int) -> list[tuple[int, int]]:
+    """So many pipes, or none. Raises OSError."""
+    made: list[tuple[int, int]] = []
+    try:
+        for _ in range(count):
+            made.append(os.pipe())
+    except OSError:
+        for fd in itertools.chain(*made):
+            os.close(fd)
+        raise
+    return made
 
 
 class LineReader:

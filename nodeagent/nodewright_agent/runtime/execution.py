@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from nodewright_agent.runtime.errors import CreateContainerError, ExecError
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.probe import RuntimeInfo
 from nodewright_agent.runtime.spec import ContainerRecord, ExecResult
-from nodewright_agent.runtime.store import Layout, Store, remove_tree
+from nodewright_agent.runtime.store import Layout, Store
 from nodewright_agent.runtime.streams import Source, Streams
 from nodewright_agent.runtime.tasks import tasks
 from nodewright_agent.runtime.terminal import Resizing
@@ -275,15 +276,13 @@ async def _command(
             raise ExecError(f"the command cannot be run: {error}") from error
     finally:
         layout.socket(session).unlink(missing_ok=True)
-        remove_tree(directory)
+        shutil.rmtree(directory, ignore_errors=True)  # nothing is mounted in it
 
 
 @contextlib.asynccontextmanager
 async def _monitor(record: ContainerRecord, argv: list[str], directory: Path) -> AsyncIterator[_Command]:
     # Ours and the monitor's end of: what it answers, where it waits, where it says that one may attach.
-    sync, sync_end = os.pipe()
-    start_end, start = os.pipe()
-    attach, attach_end = os.pipe()
+    (sync, sync_end), (start_end, start), (attach, attach_end) = conmon.pipes(3)
     ends = (sync_end, start_end, attach_end)
     names = ("_OCI_SYNCPIPE", "_OCI_STARTPIPE", "_OCI_ATTACHPIPE")
     environment = {**processes.ENVIRONMENT, **dict(zip(names, map(str, ends), strict=True))}

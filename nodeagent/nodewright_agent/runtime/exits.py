@@ -95,6 +95,7 @@ class ExitCollector:
         except TimeoutError:
             logger.warning("container %s: its monitor does not end, killing it", cid)
             processes.kill(self._records[cid].state.monitor_pid)
+            await self._end_lost(cid)
 
     def collect(self, cid: str) -> bool:
         """Take the exit file of a container if there is one; True when the container has ended."""

@@ -127,7 +127,8 @@ def test_run_with_input(sessions: Kubectl, request: pytest.FixtureRequest):
 
 def test_run_with_a_terminal(sessions: Kubectl, request: pytest.FixtureRequest):
     with sessions.terminal(*run(sessions, f"tty-{request.node.callspec.id}", "-it", "--rm"), "--", "sh") as terminal:
-        terminal.type("stty size; echo $TERM\n")
+        # kubectl gives one more of both first, so that something changes.
+        terminal.type("until stty size | grep -q '30 100'; do sleep 0.1; done; stty size; echo $TERM\n")
         terminal.expect(r"30 100\s+xterm")
         terminal.type("exit 6\n")
         assert terminal.code() == 6

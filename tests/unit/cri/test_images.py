@@ -45,7 +45,15 @@ def test_an_ambiguous_or_unknown_beginning_is_a_name():
 
 
 @pytest.mark.parametrize(
-    ("user", "uid", "name"), [("", None, ""), ("0", 0, ""), ("1000:5", 1000, ""), ("web:www", None, "web")]
+    ("user", "uid", "name"),
+    [
+        ("", None, ""),
+        ("0", 0, ""),
+        ("1000:5", 1000, ""),
+        ("web:www", None, "web"),
+        (f"{1 << 63}", None, f"{1 << 63}"),
+        ("9" * 5000, None, "9" * 5000),
+    ],
 )
 def test_user_of_an_image(user, uid, name):
     shown = images.shown(Image("sha256:1", ["a"], ["b"], 0, ImageConfig(user=user), []))

@@ -8,6 +8,7 @@ from nodewright_agent.cri import sandboxfiles, status, wire
 from nodewright_agent.cri.errors import Invalid, NotFound
 from nodewright_agent.cri.records import Container, Records, Sandbox
 from nodewright_agent.cri.settings import Settings, socket_path
+from nodewright_agent.runtime.errors import RuntimeUnavailable
 from nodewright_agent.runtime.spec import ContainerRecord, ContainerSpec, ContainerState, ExitInfo, Phase
 
 
@@ -59,6 +60,45 @@ def test_half_written_records_are_removed(tmp_path):
     records.load()
     assert not records.directory("aab1").exists()
     assert list((tmp_path / "containers").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["{", '{"id": 1}'])
+@pytest.mark.parametrize("name", ["sandboxes/aab1/record.json", "containers/c1.json"])
+def test_a_record_that_cannot_be_read_is_kept(tmp_path, name, text):
+    """What it is about may still run."""
+    records = Records(tmp_path)
+    records.load()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RuntimeUnavailable, match=f"{name} cannot be read"):
+        records.load()
+    assert (tmp_path / name).exists()
+
+
+def test_a_record_that_the_kernel_does_not_give(tmp_path):
+    records = Records(tmp_path)
+    records.load()
+    (tmp_path / "containers" / "c1.json").mkdir()
+    with pytest.raises(RuntimeUnavailable, match="Is a directory"):
+        records.load()
+
+
+def test_records_that_the_host_did_not_write_in_time(tmp_path):
+    records = Records(tmp_path)
+    records.load()
+    (tmp_path / "containers" / "c1.json").touch()
+    records.directory("aab1").touch()
+    records.load()
+    assert list((tmp_path / "containers").iterdir()) == list((tmp_path / "sandboxes").iterdir()) == []
+
+
+def test_what_could_not_be_written_is_not_known(tmp_path):
+    records = Records(tmp_path)
+    records.load()
+    (tmp_path / "containers" / "c1.json").mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        records.keep(container())
+    assert records.containers == {}
 
 
 def test_ids_by_their_beginning(tmp_path):

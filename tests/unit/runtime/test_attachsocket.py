@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from nodewright_agent.runtime import attachsocket
+from nodewright_agent.runtime import attaching, attachsocket, processes
 from nodewright_agent.runtime.attaching import MAX_HELD, Attachments
 from nodewright_agent.runtime.attachsocket import AttachSocket
 from nodewright_agent.runtime.errors import ContainerStateError
@@ -26,8 +28,12 @@ class Monitor:
         self._listener.listen(200)
         self.clients: list[socket.socket] = []
 
+    def listen(self, backlog: int) -> None:
+        self._listener.listen(backlog)
+
     def accept(self) -> socket.socket:
         self.clients.append(self._listener.accept()[0])
+        self.clients[-1].settimeout(10)
         return self.clients[-1]
 
     def close(self) -> None:
@@ -76,12 +82,13 @@ def monitor(layout: Layout):
     made.close()
 
 
-def record(**fields) -> ContainerRecord:
+def record(pid: int = 0, **fields) -> ContainerRecord:
+    """``pid`` 0: this process, which does not end."""
     spec = ContainerSpec(
         id="c1", pod_uid="u", pod_name="p", pod_namespace="ns", name="main", lowers=["/"], argv=["x"], log_path="/l",
         cgroup_parent="/x", **fields
     )  # fmt: skip
-    return ContainerRecord(spec=spec, state=ContainerState(phase=Phase.RUNNING))
+    return ContainerRecord(spec=spec, state=ContainerState(phase=Phase.RUNNING, pid=pid or os.getpid()))
 
 
 async def test_neighbours_of_one_stream_come_together(layout, monitor):
@@ -210,3 +217,70 @@ async def test_connections_that_are_kept_are_bounded(layout, monitor):
 async def test_a_container_whose_monitor_is_gone(layout):
     with pytest.raises(ContainerStateError, match="cannot attach to container c1"):
         await Attachments(layout).attach(record(), Streams())
+
+
+async def test_a_monitor_that_accepts_nobody_stops_nobody(layout, monitor):
+    monitor.listen(0)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+            stack.enter_context(client)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(str(layout.bundle("c1") / "attach"))
+        with pytest.raises(ContainerStateError, match="temporarily unavailable"):
+            await Attachments(layout).attach(record(), Streams())
+
+
+class StalledSink(Sink):
+    async def write(self, data: bytes) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(layout, monitor, monkeypatch):
+    """The monitor waits for it until the connection is closed, and tells the container's end only then."""
+    monkeypatch.setattr(attaching, "_LAST", 0.05)
+    process = processes.spawn(["/bin/sleep", "1000"])
+    streams = Streams()
+    streams.stdout = StalledSink()
+    try:
+        attachments = Attachments(layout)
+        task = asyncio.create_task(attachments.attach(record(process.pid, stdin=True, stdin_once=True), streams))
+        other = await asyncio.to_thread(monitor.accept)
+        other.send(b"\2x")
+        _, pending = await asyncio.wait((task,), timeout=0.1)
+        assert pending  # while the container runs, it may take its time
+    finally:
+        process.kill()
+        process.wait()
+    async with asyncio.timeout(10):
+        await task
+    assert other.recv(1) == b""
+    assert attachments._held == {}
+
+
+async def test_nothing_is_kept_for_a_container_that_has_ended(layout, monitor):
+    attachments, given = Attachments(layout), record(stdin=True, stdin_once=True)
+    task = asyncio.create_task(attachments.attach(given, Streams()))
+    other = await asyncio.to_thread(monitor.accept)
+    await asyncio.sleep(0.01)
+    given.state.phase = Phase.EXITED
+    attachments.forget("c1")
+    task.cancel()
+    await asyncio.wait((task,))
+    assert other.recv(1) == b""
+
+
+async def test_a_flood_leaves_the_loop_to_others(layout, monitor, monkeypatch):
+    connection = AttachSocket(layout.bundle("c1"))
+    turns = [[(2, b"x")]] * 1000
+
+    async def read() -> list[tuple[int, bytes]]:
+        return turns.pop() if turns else []
+
+    monkeypatch.setattr(connection, "read", read)
+    flood = asyncio.create_task(attachsocket.output(connection, Streams()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not flood.done()
+    await flood
+    connection.close()

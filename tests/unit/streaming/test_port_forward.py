@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 
 import pytest
 
@@ -163,6 +165,34 @@ async def test_channels(server, upstream):
     assert heads == {0: 80, 1: 80, 2: 81, 3: 81}
 
 
+async def test_a_connection_that_breaks_does_not_end_the_other_channels(server, node):
+    got = asyncio.Event()
+
+    async def serve(reader, writer):
+        if await reader.read(100) == b"break":
+            writer.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            writer.transport.abort()  # a reset
+            got.set()
+        else:
+            writer.write(b"fine")
+            writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    node.network.address = listener.sockets[0].getsockname()
+    client = await server.websocket(f"{PATH}?port=80,81", "v4.channel.k8s.io")
+    client.send(b"\0break")
+    async with asyncio.timeout(10):
+        await got.wait()
+        await asyncio.sleep(0.1)
+        client.send(b"\2more")
+        found, code = await client.rest()
+    listener.close()
+    assert b"error forwarding port 80 to pod p, uid uid-p: [Errno 104]" in found[1]
+    assert (found[2], code) == (b"\x51\0fine", 1000)
+
+
 async def test_channels_to_where_nobody_listens(server):
     client = await server.websocket(f"{PATH}?port=80", "v4.channel.k8s.io")
     found, code = await client.rest()
@@ -185,3 +215,27 @@ async def test_too_many_streams(client, monkeypatch):
     opened = [client.open(streamtype="error", port="80", requestid=str(number)) for number in range(4)]
     await client.until(lambda c: opened[3] in c.resets)
     assert client.resets == {opened[3]: 3}
+
+
+async def test_lone_streams_are_forgotten(server, monkeypatch):
+    """The client has not finished them, and never does."""
+    from nodewright_agent.server.streaming import spdy
+
+    monkeypatch.setattr(spdy, "MAX_STREAMS", 2)
+    client = await server.spdy(PATH, "portforward.k8s.io")
+    lone = [client.open(streamtype="error", port="80", requestid=str(number)) for number in range(2)]
+    await client.until(lambda c: set(lone) <= c.finished)
+    third = client.open(streamtype="data", port="81", requestid="3")
+    ping = Control(Kind.PING, number=1)
+    client.send(ping)
+    await client.until(lambda c: ping in c.others)
+    assert third not in client.resets
+
+
+async def test_nobody_waits_for_what_is_sent_on_an_error_stream(client, upstream):
+    error = client.open(streamtype="error", port="80", requestid="1")
+    client.send(Data(error, b"x" * 1_000_000))
+    data = client.open(streamtype="data", port="80", requestid="1")
+    client.send(Data(data, b"y", fin=True))
+    await client.until(lambda c: {data, error} <= c.finished)
+    assert client.data[data] == b"Y"

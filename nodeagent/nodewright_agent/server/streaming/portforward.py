@@ -87,6 +87,8 @@ class _SpdyForward:
         if kind in pair:
             return f"{kind} stream already assigned"
         pair[kind] = stream
+        if kind == "error":
+            stream.inbox.discard()  # nobody reads it
         if len(pair) == 1:
             loop = asyncio.get_running_loop()
             self._timers[request] = loop.call_later(self._limits.creation, self._late, request)
@@ -127,9 +129,8 @@ class _SpdyForward:
             data.reset()
             error.reset()
         finally:
-            close()
             data.inbox.discard()
-            error.inbox.discard()
+            close()
 
 
 @contextlib.asynccontextmanager
@@ -166,7 +167,7 @@ async def forward(
 
     ``ended`` is called when the pod's side has. Raises StreamError when there is no connection, or it broke.
     """
-    where = f"error forwarding port {port} to pod {pod.name}, uid {pod.uid}"
+    where = _where(pod, port)
     try:
         connection = await pod.connect(port)
     except StreamError as error:
@@ -177,6 +178,7 @@ async def forward(
             loop = asyncio.get_running_loop()
             while data := await loop.sock_recv(connection, _CHUNK):
                 await sink.write(data)
+                await asyncio.sleep(0)  # neither side may have to be waited for
             ended()
             await upload
         except ConnectionError:
@@ -186,6 +188,10 @@ async def forward(
         finally:
             upload.cancel()
             await asyncio.wait((upload,))
+
+
+def _where(pod: PodPorts, port: int) -> str:
+    return f"error forwarding port {port} to pod {pod.name}, uid {pod.uid}"
 
 
 async def _upload(connection: socket.socket, source: Source) -> None:
@@ -214,6 +220,10 @@ async def _channels(client: WebSocket, protocol: str, ports: list[int], pod: Pod
                 continue
             await inboxes[found[0] // 2].put(found[1])
 
+    async def give_up(index: int, error: ChannelSink, text: str) -> None:
+        inboxes[index].discard()
+        await error.write(text.encode())
+
     async def one(index: int, port: int) -> None:
         data, error = (ChannelSink(client, protocol, 2 * index + kind) for kind in range(2))
         for sink in (data, error):
@@ -221,11 +231,19 @@ async def _channels(client: WebSocket, protocol: str, ports: list[int], pod: Pod
         try:
             await forward(pod, port, inboxes[index], data, ended=inboxes[index].discard)
         except StreamError as failure:
-            inboxes[index].discard()
-            await error.write(str(failure).encode())
+            await give_up(index, error, str(failure))
+        except ConnectionError as failure:
+            # The pod's; when it is the client's, this cannot be told, which ends the session.
+            await give_up(index, error, f"{_where(pod, port)}: {failure}")
 
     async def work() -> None:
-        await asyncio.gather(*(one(index, port) for index, port in enumerate(ports)))
+        works = [asyncio.create_task(one(index, port)) for index, port in enumerate(ports)]
+        try:
+            await asyncio.gather(*works)
+        finally:
+            for task in works:
+                task.cancel()
+            await asyncio.wait(works)
         client.close()
         await asyncio.wait((client.closed,), timeout=30)
 

@@ -22,6 +22,8 @@ from nodewright_agent.server.streaming.wire import Wire
 MAX_STREAMS = 2000
 """Open at the same time on one connection; more are refused."""
 _CHUNK = 64 << 10
+_INBOX = 64 << 10
+"""Bytes of one stream that wait to be read: there may be many streams."""
 
 
 class SpdyStream:
@@ -29,7 +31,7 @@ class SpdyStream:
 
     def __init__(self, connection: SpdyConnection, number: int, headers: Mapping[str, str]) -> None:
         self.number, self.headers = number, headers
-        self.inbox = Inbox()
+        self.inbox = Inbox(_INBOX)
         self.reset_received = asyncio.Event()
         self._connection = connection
         self._finished = False
@@ -50,7 +52,7 @@ class SpdyStream:
         if not self._finished:
             self._finished = True
             self._connection.send(Data(self.number, b"", fin=True))
-            self._connection.forget(self)
+        self._connection.forget(self)
 
     def reset(self, status: Reset = Reset.CANCEL) -> None:
         """Give the stream up in both directions; idempotent."""

@@ -16,7 +16,7 @@ VERSION = 3
 MAX_STREAM = 0x7FFFFFFF
 MAX_CONTROL = 64 << 10
 """Bytes of a control frame; what clients of Kubernetes send is below 1 KiB."""
-MAX_HEADERS = 256 << 10
+MAX_HEADERS = 16 << 10
 """Bytes of a header block after decompression."""
 MAX_DATA = (1 << 24) - 1
 

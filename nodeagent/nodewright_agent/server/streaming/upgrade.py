@@ -98,7 +98,7 @@ class Sessions:
 
 def spdy_answer(request: web.Request, supported: Sequence[str], default: str) -> tuple[str, list[tuple[str, str]]]:
     """The protocol that both sides speak, and the headers of the answer. Raises Refused."""
-    if not (_has(request, "Connection", "upgrade") and _has(request, "Upgrade", SPDY.lower())):
+    if not (websocket.has(request, "Connection", "upgrade") and websocket.has(request, "Upgrade", SPDY.lower())):
         raise Refused(400, "unable to upgrade: missing upgrade headers in request")
     values = request.headers.getall(VERSION_HEADER, [])
     wanted = [word for value in values for part in value.split(",") if (word := part.strip())] or [default]
@@ -134,9 +134,3 @@ async def alongside(reader: Coroutine[Any, Any, None], work: Callable[[], Awaita
     for task in (working, reading):
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
-
-
-def _has(request: web.BaseRequest, header: str, word: str) -> bool:
-    return any(
-        word == part.strip().lower() for value in request.headers.getall(header, []) for part in value.split(",")
-    )

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -23,15 +24,24 @@ from nodewright_agent.server.streaming.wsframes import (
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 NORMAL = 1000
+_TOGETHER = 256
+"""Parts of messages, small ones perhaps, after which others have the loop."""
 
 
 class BadHandshake(Exception):
     """The request cannot be upgraded; answered with 400."""
 
 
+def has(request: web.BaseRequest, header: str, word: str) -> bool:
+    """Whether a header that is a list has this word; the word in lower case."""
+    return any(
+        word == part.strip().lower() for value in request.headers.getall(header, []) for part in value.split(",")
+    )
+
+
 def is_websocket(request: web.BaseRequest) -> bool:
     """Whether the client asks for a WebSocket."""
-    return _has(request, "Connection", "upgrade") and _has(request, "Upgrade", "websocket")
+    return has(request, "Connection", "upgrade") and has(request, "Upgrade", "websocket")
 
 
 def offered(request: web.BaseRequest) -> list[str]:
@@ -72,7 +82,8 @@ class WebSocket:
         """Take the wire after the handshake."""
         self._wire = wire
         self._decoder = Decoder()
-        self._pieces: list[Piece] = []
+        self._pieces: deque[Piece] = deque()
+        self._received = 0
         self._ended = False
         self._closing = False
 
@@ -92,7 +103,10 @@ class WebSocket:
             except WebSocketError as error:
                 self._shut(error.code, str(error))
                 self._ended = True
-        return self._pieces.pop(0)
+        self._received += 1
+        if not self._received % _TOGETHER:
+            await asyncio.sleep(0)
+        return self._pieces.popleft()
 
     async def send(self, data: bytes, *, text: bool = False) -> None:
         """Send one message; waits while the client takes nothing. Raises ConnectionError."""
@@ -108,10 +122,6 @@ class WebSocket:
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Say that nothing follows. The client answers, and closes; ``receive`` gives what it still sends."""
         self._shut(code, reason)
-
-    def abort(self) -> None:
-        """End it at once."""
-        self._wire.abort()
 
     def _take(self, frame: Piece | ControlFrame) -> None:
         if isinstance(frame, Piece):
@@ -156,13 +166,3 @@ class Tunnel:
     def send(self, data: bytes) -> None:
         """Send without waiting."""
         self._websocket.post(data)
-
-    def abort(self) -> None:
-        """End it at once."""
-        self._websocket.abort()
-
-
-def _has(request: web.BaseRequest, header: str, word: str) -> bool:
-    return any(
-        word == part.strip().lower() for value in request.headers.getall(header, []) for part in value.split(",")
-    )

@@ -15,6 +15,8 @@ from aiohttp import web
 
 HIGH_WATER = 256 << 10
 """Bytes that wait to be read before the peer has to wait."""
+MAX_UNSENT = 4 << 20
+"""Bytes that wait to be sent: a peer that only asks, and never reads the answers, is cut off."""
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 9))
 """Go's: a client whose host is gone without a word is noticed after two and a half minutes."""
 
@@ -37,10 +39,6 @@ class Wire(Protocol):
 
     def send(self, data: bytes) -> None:
         """Send without waiting: for the few bytes of control frames. Nothing happens when the peer is gone."""
-        ...
-
-    def abort(self) -> None:
-        """End it at once; idempotent."""
         ...
 
 
@@ -108,7 +106,7 @@ class SocketWire(asyncio.Protocol):
 
     async def write(self, data: bytes) -> None:
         """Send; waits while the peer takes nothing. Raises ConnectionError when it is gone."""
-        if not self._writable.is_set():
+        while not self._writable.is_set():
             await self._writable.wait()
         if self.closed.done():
             raise ConnectionResetError("the client is gone")
@@ -117,10 +115,12 @@ class SocketWire(asyncio.Protocol):
             await self._writable.wait()
 
     def send(self, data: bytes) -> None:
-        """Send without waiting."""
+        """Send without waiting. Ends the connection when the peer has not taken ``MAX_UNSENT`` bytes yet."""
         if not self.closed.done():
             self._active = self._loop.time()
             self._transport.write(data)
+            if self._transport.get_write_buffer_size() > MAX_UNSENT:
+                self.abort()
 
     def abort(self) -> None:
         """End it at once."""
