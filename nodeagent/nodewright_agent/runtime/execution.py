@@ -30,6 +30,8 @@ from nodewright_agent.runtime.terminal import Resizing
 
 _STARTING = 30.0
 """Seconds in which the OCI runtime must have started a command that nobody waits for any more."""
+_SLACK = 0.1
+"""Seconds by which the kernel's times of processes and files may differ."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,15 +172,13 @@ async def _feed(connection: AttachSocket, stdin: Source, tty: bool) -> None:
 def end_left(store: Store, session: str) -> None:
     """End a command that an earlier agent left running in a container: nobody is connected to it any more."""
     record = store.read(session.rpartition("-x")[0])
-    directory = store.layout.bundle(session)
-    # While its monitor lives, the number is still the command's.
-    if record is None or not processes.with_argument(str(directory)):
-        return
+    file = store.layout.bundle(session) / "pid"
     try:
-        pid = int((directory / "pid").read_text())
+        pid, written = int(file.read_text()), file.stat().st_mtime
     except (OSError, ValueError):
         return
-    if processes.in_cgroup(pid, record.cgroup):
+    # The monitor may be gone: it ends when it has nobody to answer. Who has the number since then is younger.
+    if record is not None and processes.in_cgroup(pid, record.cgroup) and processes.started(pid) <= written + _SLACK:
         processes.kill(pid)
 
 
