@@ -264,7 +264,8 @@ def test_deleted_by_force_while_the_agent_is_dead(killed: KilledLab) -> None:
     alive: list[Any] = []
     while not alive:
         name, number = f"gone-{number}", number + 1
-        lab.create(name, **everything(Path(node.state) / "out", 38080))
+        # What is left of the one before may hold its port still: each has its own.
+        lab.create(name, **everything(Path(node.state) / "out", 38080 + number))
 
         def ready_or_gone(name: str = name) -> bool:
             pod = lab.get(name)
