@@ -35,11 +35,11 @@ def _read_v1(cgroups: CgroupsV1, path: str) -> Usage:
     memory, cpu, pids = at("memory"), at("cpu"), at("pids")
     if not memory.is_dir():
         raise FileNotFoundError(str(memory))
-    table = _table(memory / "memory.stat")
+    table = numbers(memory / "memory.stat")
     used = _number(memory / "memory.usage_in_bytes") or 0
     limit = _number(memory / "memory.limit_in_bytes") or 0
     together = _number(memory / "memory.memsw.usage_in_bytes")
-    times = _table(at("cpuacct") / "cpuacct.stat")
+    times = numbers(at("cpuacct") / "cpuacct.stat")
     usage = Usage(
         cpu_nanoseconds=_number(at("cpuacct") / "cpuacct.usage"),
         cpu_user_nanoseconds=_times(times.get("user"), _TICK),
@@ -58,7 +58,7 @@ def _read_v1(cgroups: CgroupsV1, path: str) -> Usage:
         processes=_number(pids / "pids.current"),
         threads=_number(pids / "pids.current"),
         threads_max=_number(pids / "pids.max"),
-        oom_kills=_table(memory / "memory.oom_control").get("oom_kill"),
+        oom_kills=numbers(memory / "memory.oom_control").get("oom_kill"),
         cpu_shares=_number(cpu / "cpu.shares"),
         cpu_period=_number(cpu / "cpu.cfs_period_us"),
         cpu_quota=_positive(_number(cpu / "cpu.cfs_quota_us")),
@@ -71,11 +71,11 @@ def _read_v1(cgroups: CgroupsV1, path: str) -> Usage:
 
 
 def _read_v2(here: Path) -> Usage:
-    cpu, table = _table(here / "cpu.stat"), _table(here / "memory.stat")
+    cpu, table = numbers(here / "cpu.stat"), numbers(here / "memory.stat")
     if not cpu:
         raise FileNotFoundError(str(here))
     used = _number(here / "memory.current")
-    quota, _, period = _text(here / "cpu.max").partition(" ")
+    quota, _, period = text_of(here / "cpu.max").partition(" ")
     swap, swap_limit = _number(here / "memory.swap.current"), _number(here / "memory.swap.max")
     usage = Usage(
         cpu_nanoseconds=_times(cpu.get("usage_usec"), 1000),
@@ -88,7 +88,7 @@ def _read_v2(here: Path) -> Usage:
         memory_cache_bytes=table.get("file"),
         memory_mapped_bytes=table.get("file_mapped"),
         memory_peak_bytes=_number(here / "memory.peak"),
-        memory_failures=_table(here / "memory.events").get("max"),
+        memory_failures=numbers(here / "memory.events").get("max"),
         page_faults=table.get("pgfault"),
         major_page_faults=table.get("pgmajfault"),
         swap_usage_bytes=swap,
@@ -96,7 +96,7 @@ def _read_v2(here: Path) -> Usage:
         processes=_number(here / "pids.current"),
         threads=_number(here / "pids.current"),
         threads_max=_number(here / "pids.max"),
-        oom_kills=_table(here / "memory.events").get("oom_kill"),
+        oom_kills=numbers(here / "memory.events").get("oom_kill"),
         cpu_shares=_shares(_number(here / "cpu.weight")),
         cpu_period=int(period) if period.isdecimal() else None,
         cpu_quota=int(quota) if quota.isdecimal() else None,
@@ -109,7 +109,7 @@ def _read_v2(here: Path) -> Usage:
 def pressure(path: Path) -> Pressure | None:
     """Read a pressure file; None where the kernel has none."""
     stalls: dict[str, Stall] = {}
-    for line in _text(path).splitlines():
+    for line in text_of(path).splitlines():
         kind, *fields = line.split()
         values = dict(field.partition("=")[::2] for field in fields)
         try:
@@ -129,7 +129,7 @@ def _pressures(usage: Usage, here: Path) -> None:
 
 
 def _io(path: Path) -> Io | None:
-    text = _text(path)
+    text = text_of(path)
     if not path.exists():
         return None
     sums = {"rbytes": 0, "wbytes": 0, "rios": 0, "wios": 0}
@@ -148,7 +148,7 @@ def _blkio(here: Path) -> Io | None:
         if not path.exists():
             return None
         sums = {"Read": 0, "Write": 0}
-        for line in _text(path).splitlines():
+        for line in text_of(path).splitlines():
             words = line.split()
             if len(words) == 3 and words[1] in sums:
                 sums[words[1]] += int(words[2])
@@ -161,20 +161,22 @@ def _shares(weight: int | None) -> int | None:
     return None if weight is None else 2 + ((weight - 1) * _SHARES) // _WEIGHTS
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path | str) -> str:
+    """A file's text without the white space around it; empty where it cannot be read."""
     try:
-        return path.read_text().strip()
+        return Path(path).read_text().strip()
     except OSError:
         return ""
 
 
 def _number(path: Path) -> int | None:
-    text = _text(path)
+    text = text_of(path)
     return int(text) if text.lstrip("-").isdecimal() else None
 
 
-def _table(path: Path) -> dict[str, int]:
-    rows = (line.partition(" ") for line in _text(path).splitlines())
+def numbers(path: Path) -> dict[str, int]:
+    """The numbers of a file of names and values, one a line."""
+    rows = (line.partition(" ") for line in text_of(path).splitlines())
     return {key: int(value) for key, _, value in rows if value.isdecimal()}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from nodewright_agent.runtime.cgroups import Cgroups
 from nodewright_agent.runtime.cgroups_v1 import CgroupsV1
 from nodewright_agent.runtime.cgroups_v2 import CgroupsV2
-from nodewright_agent.usage.cgroupfiles import pressure
+from nodewright_agent.usage.cgroupfiles import numbers, pressure, text_of
 from nodewright_agent.usage.model import FsUsage, Interface, Processes, Usage
 
 _FIELDS = 16
@@ -25,7 +25,7 @@ def usage(cgroups: Cgroups, proc: Path = Path("/proc")) -> Usage:
     total = memory.get("MemTotal", 0)
     used = max(0, total - memory.get("MemFree", 0))
     working_set = max(0, used - memory.get("Inactive(file)", 0))
-    faults = _pairs(proc / "vmstat")
+    faults = numbers(proc / "vmstat")
     swap = memory.get("SwapTotal")
     return Usage(
         cpu_nanoseconds=_cpu(cgroups, proc),
@@ -42,15 +42,15 @@ def usage(cgroups: Cgroups, proc: Path = Path("/proc")) -> Usage:
         cpu_pressure=pressure(proc / "pressure" / "cpu"),
         memory_pressure=pressure(proc / "pressure" / "memory"),
         io_pressure=pressure(proc / "pressure" / "io"),
-        started_at=float(_pairs(proc / "stat").get("btime", 0)) or None,
+        started_at=float(numbers(proc / "stat").get("btime", 0)) or None,
     )
 
 
 def own(started_at: float) -> Usage:
     """The agent's own process and its ended children: what kubelet's system container shows."""
     times = os.times()
-    resident, shared = (int(word) * os.sysconf("SC_PAGE_SIZE") for word in _text("/proc/self/statm").split()[1:3])
-    stat = _text("/proc/self/stat").rpartition(")")[2].split()
+    resident, shared = (int(word) * os.sysconf("SC_PAGE_SIZE") for word in text_of("/proc/self/statm").split()[1:3])
+    stat = text_of("/proc/self/stat").rpartition(")")[2].split()
     return Usage(
         cpu_nanoseconds=int((times.user + times.system + times.children_user + times.children_system) * 1e9),
         memory_usage_bytes=resident,
@@ -64,8 +64,8 @@ def own(started_at: float) -> Usage:
 
 def processes(proc: Path = Path("/proc")) -> Processes:
     """Processes and threads that exist, and how many the kernel allows."""
-    running = int(_text(proc / "loadavg").split()[3].partition("/")[2])
-    limits = [_text(proc / "sys/kernel" / name) for name in ("pid_max", "threads-max")]
+    running = int(text_of(proc / "loadavg").split()[3].partition("/")[2])
+    limits = [text_of(proc / "sys/kernel" / name) for name in ("pid_max", "threads-max")]
     return Processes(running, min((int(limit) for limit in limits if limit.isdecimal()), default=0))
 
 
@@ -103,7 +103,7 @@ def interfaces(path: Path) -> list[Interface] | None:
 def meminfo(proc: Path = Path("/proc")) -> dict[str, int]:
     """/proc/meminfo in bytes."""
     found = {}
-    for line in _text(proc / "meminfo").splitlines():
+    for line in text_of(proc / "meminfo").splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
         if words and words[0].isdecimal():
@@ -112,22 +112,10 @@ def meminfo(proc: Path = Path("/proc")) -> dict[str, int]:
 
 
 def _cpu(cgroups: Cgroups, proc: Path) -> int:
-    if isinstance(cgroups, CgroupsV1) and (text := _text(cgroups.controllers["cpuacct"] / "cpuacct.usage")):
+    if isinstance(cgroups, CgroupsV1) and (text := text_of(cgroups.controllers["cpuacct"] / "cpuacct.usage")):
         return int(text)
-    if isinstance(cgroups, CgroupsV2) and (micros := _pairs(cgroups.mount / "cpu.stat").get("usage_usec")):
+    if isinstance(cgroups, CgroupsV2) and (micros := numbers(cgroups.mount / "cpu.stat").get("usage_usec")):
         return micros * 1000
-    words = _text(proc / "stat").splitlines()[0].split()[1:9]
+    words = text_of(proc / "stat").splitlines()[0].split()[1:9]
     user, nice, system, _, _, irq, softirq, steal = (int(word) for word in words)
     return (user + nice + system + irq + softirq + steal) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
-
-
-def _pairs(path: Path) -> dict[str, int]:
-    rows = (line.partition(" ") for line in _text(path).splitlines())
-    return {name: int(value) for name, _, value in rows if value.isdecimal()}
-
-
-def _text(path: Path | str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
