@@ -53,7 +53,7 @@ class Attachments:
                 ends = [start(attachsocket.output(connection, streams))]
                 if stdin is not None:
                     once = spec.stdin_once and not spec.tty
-                    feeding = start(_feed(connection, stdin, once=once))
+                    feeding = start(attachsocket.input_to(connection, stdin, end=once))
                     ends += [] if once else [feeding]
                 elif streams.stdin is not None:
                     start(_drop(streams.stdin))
@@ -82,12 +82,6 @@ class Attachments:
         """Close what is held."""
         for cid in list(self._held):
             self.forget(cid)
-
-
-async def _feed(connection: AttachSocket, stdin: Source, *, once: bool) -> None:
-    await attachsocket.input_to(connection, stdin)
-    if once:
-        connection.end()
 
 
 async def _drop(stdin: Source) -> None:

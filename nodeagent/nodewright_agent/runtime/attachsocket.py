@@ -116,10 +116,12 @@ async def output(connection: AttachSocket, streams: Streams) -> None:
         await asyncio.sleep(0)  # a flood that nobody waits for must not have the loop for itself
 
 
-async def input_to(connection: AttachSocket, source: Source) -> None:
-    """Hand all input on, to its end, or until the process has ended."""
+async def input_to(connection: AttachSocket, source: Source, *, end: bool) -> None:
+    """Hand all input on, to its end, or until the process has ended; then, with ``end``, tell that no more comes."""
     try:
         while data := await source.read():
             await connection.write(data)
     except ConnectionError:
-        return
+        pass  # it has ended
+    if end:
+        connection.end()

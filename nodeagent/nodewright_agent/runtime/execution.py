@@ -24,7 +24,7 @@ from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.probe import RuntimeInfo
 from nodewright_agent.runtime.spec import ContainerRecord, ExecResult
 from nodewright_agent.runtime.store import Layout, Store
-from nodewright_agent.runtime.streams import Source, Streams
+from nodewright_agent.runtime.streams import Streams
 from nodewright_agent.runtime.tasks import tasks
 from nodewright_agent.runtime.terminal import Resizing
 
@@ -156,17 +156,11 @@ async def _connected(command: _Command, streams: Streams, sizes: Resizing | None
         if sizes is not None:
             sizes.follow(command.directory)
         if streams.stdin is not None:
-            start(_feed(command.connection, streams.stdin, streams.tty))
+            # A terminal's input has no end: whoever reads it is told by a byte, ^D.
+            start(attachsocket.input_to(command.connection, streams.stdin, end=not streams.tty))
         code, _ = await command.ended()
         await writing
         return code
-
-
-async def _feed(connection: AttachSocket, stdin: Source, tty: bool) -> None:
-    await attachsocket.input_to(connection, stdin)
-    if not tty:
-        # A terminal's input has no end: whoever reads it is told by a byte, ^D.
-        connection.end()
 
 
 def end_left(store: Store, session: str) -> None:

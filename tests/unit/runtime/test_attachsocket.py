@@ -118,7 +118,7 @@ async def test_what_was_sent_before_a_monitor_ended_with_unread_input(layout, mo
 async def test_input_goes_in_packets_that_the_monitor_can_read(layout, monitor):
     connection = AttachSocket(layout.bundle("c1"))
     other = monitor.accept()
-    feeding = asyncio.create_task(attachsocket.input_to(connection, Source(b"x" * 1_000_000, b"y")))
+    feeding = asyncio.create_task(attachsocket.input_to(connection, Source(b"x" * 1_000_000, b"y"), end=False))
     got = b""
     while len(got) < 1_000_001:
         packet = await asyncio.to_thread(other.recv, 1 << 20)
