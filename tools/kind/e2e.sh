@@ -16,14 +16,25 @@ cleanup() { # whatever happens: no cluster stays behind, and nothing to look at 
 
 run_tests() { # PYTEST'S ARGUMENTS...
   inside env NODEWRIGHT_E2E_KIND="$cluster" NODEWRIGHT_E2E_ARTIFACTS="$artifacts" HELM="$helm" HELM4="$helm4" \
-    KUBECTL="$kubectl" "$root/.venv/bin/python" -m pytest "$@"
+    KUBECTL="$kubectl" "$root/.venv/bin/python" -m pytest "$@" | tee "$work/tests.log"
+  local outcome=${PIPESTATUS[0]}
+  grep -E '^(FAILED|ERROR) ' "$work/tests.log" >>"$work/failures" || true
+  return $outcome
 }
 
 # Tests beside real processes can be hit by a busy machine: as in the Makefile, in CI what failed gets one more chance.
-once_more() {
+# Each folder has its own, before the next one's tests: those of helm leave the cluster without the release.
+run_folder() { # FOLDER
+  run_tests "$1" && return
   [ -n "${CI:-}" ] || return 1
   step "once more (in CI only): what failed"
-  run_tests --last-failed "$@"
+  run_tests --last-failed "$1"
+}
+
+run_folders() { # FOLDERS...
+  local failed=0 folder
+  for folder; do run_folder "$folder" || failed=1; done
+  return $failed
 }
 
 variant() { # NAME CONFIG-FILE TESTS... -- HELM ARGUMENTS
@@ -31,8 +42,7 @@ variant() { # NAME CONFIG-FILE TESTS... -- HELM ARGUMENTS
   local tests=(); while [ "$1" != -- ]; do tests+=("$root/tests/e2e/$1"); shift; done; shift
   local artifacts=$work/artifacts/$name
   create_cluster "$file" && load_images && install_chart "$@" &&
-    step "tests of the $name variant" &&
-    { run_tests "${tests[@]}" || once_more "${tests[@]}"; }
+    step "tests of the $name variant" && run_folders "${tests[@]}"
   local outcome=$?
   [ $outcome = 0 ] || inside "$kind" export logs --name "$cluster" "$artifacts/kind" -q
   delete_cluster
@@ -54,5 +64,7 @@ for each in "${variants[@]}"; do
     *) fail "there is no variant $each" "full, stock" ;;
   esac
 done
+# What failed stands at the end, also what passed the second time: who reads the end of a long log knows where to look.
+[ ! -s "$work/failures" ] || { step "failed at least once:"; cat "$work/failures"; }
 step "$([ $failed = 0 ] && echo "all variants passed" || echo "FAILED")"
 exit $failed
