@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import typer
+from nodewright.cli.output import USAGE, CliError
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s|us|µs|ns)")
@@ -16,7 +16,7 @@ def patience(text: str, option: str) -> float | None:
 
 
 def seconds(text: str, option: str) -> float:
-    """A positive duration in seconds. Raises typer.BadParameter, which names the option."""
+    """A positive duration in seconds. Raises CliError, which names the option."""
     total, end = 0.0, 0
     for part in _PART.finditer(text):
         if part.start() != end:
@@ -24,5 +24,5 @@ def seconds(text: str, option: str) -> float:
         total += float(part[1]) * _UNITS[part[2]]
         end = part.end()
     if end != len(text) or total <= 0:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 15s or 1m30s", param_hint=option)
+        raise CliError(f"{option} {text!r} is not a duration", "for example 15s or 1m30s", USAGE)
     return total

@@ -2,66 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import sys
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
+from nodewright.cli.verbs import VERBS
 
-from nodewright import __version__
+if TYPE_CHECKING:
+    import typer
 
-
-class Verb(NamedTuple):
-    """One verb: where it lives and what the overview says about it.
-
-    `attribute` is a function (one command) or a typer.Typer (a group of commands).
-    """
-
-    name: str
-    module: str
-    attribute: str
-    help: str
-    panel: str
-    passes_arguments: bool = False
-
-
-_CLUSTER, _USE, _INSPECT, _COMPONENTS = "Cluster", "Use it", "Understand it", "Components (run in the foreground)"
-_REMOVE = "Take it away (what the Helm chart runs when it is uninstalled)"
-
-VERBS = (
-    Verb("up", "up", "command", "Start or resume a cluster on this machine.", _CLUSTER),
-    Verb("down", "down", "command", "Stop a cluster; with --purge remove everything it made.", _CLUSTER),
-    Verb("status", "status", "command", "Show what runs and whether it is healthy.", _CLUSTER),
-    Verb("doctor", "doctor", "command", "Check what this machine has and lacks, with hints.", _CLUSTER),
-    Verb("assets", "assets", "command", "Get the control plane's binaries before they are needed.", _CLUSTER),
-    Verb("kubeconfig", "kubeconfig", "command", "Print the cluster's kubeconfig or its path.", _USE),
-    Verb("kubectl", "kubectl", "command", "Run kubectl against the cluster.", _USE, passes_arguments=True),
-    Verb("image", "image", "app", "Load, pull, list and remove images of the local store.", _USE),
-    Verb("rollout", "rollout", "app", "Follow, undo, pause, resume, restart rollouts of DaemonSets.", _USE),
-    Verb("drain", "drain", "command", "Empty a node in order, before it is taken out of service.", _USE),
-    Verb("uncordon", "drain", "uncordon_command", "Take a node back into service.", _USE),
-    Verb("explain", "explain", "app", "Say why a Pod is where it is, or a DaemonSet's Pods are.", _INSPECT),
-    Verb("simulate", "simulate", "command", "Say where Pods would go that do not exist yet.", _INSPECT),
-    Verb("trace", "trace", "command", "Follow an object through the system, step by step with times.", _INSPECT),
-    Verb("selftest", "selftest", "command", "Check in a Pod that Pods, DaemonSets and Services work.", _INSPECT),
-    Verb("operator", "operator", "command", "The controllers.", _COMPONENTS),
-    Verb("scheduler", "scheduler", "command", "The scheduler.", _COMPONENTS),
-    Verb("agent", "agent", "command", "The node agent: makes this host a Node.", _COMPONENTS),
-    Verb("proxy", "proxy", "command", "The service proxy alone.", _COMPONENTS),
-    Verb("cri", "cri", "command", "The runtime alone, behind a CRI v1 socket.", _COMPONENTS),
-    Verb("cleanup", "cleanup", "command", "Remove everything of Nodewright from this host.", _REMOVE),
-    Verb("uninstall", "uninstall", "command", "Take Nodewright's nodes out of a cluster.", _REMOVE),
-)
-
-# What comes after the verb's own options goes on untouched, --help included.
-_PASS_ON: dict[str, Any] = {
-    "allow_extra_args": True,
-    "ignore_unknown_options": True,
-    "allow_interspersed_args": False,
-    "help_option_names": [],
-}
 # What a container image leaves out, and whose half it then holds.
 _HALVES = {
     "nodewright_agent": "the operator's half",
@@ -75,17 +25,9 @@ _COMPLETION_VARIABLES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
 
 def build(verb: str | None) -> typer.Typer:
     """The application with `verb` loaded; the others are only named, so that they cost no import."""
-    app = typer.Typer(
-        name="nodewright",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        rich_markup_mode="rich",
-    )
-    app.callback()(_root)
-    for entry in VERBS:
-        _attach(app, entry, _load(entry) if entry.name == verb else _unloaded)
-    return app
+    from nodewright.cli import application
+
+    return application.build(verb)
 
 
 def run() -> NoReturn:
@@ -96,7 +38,8 @@ def run() -> NoReturn:
 def main(arguments: list[str]) -> int:
     """Run the program with `arguments`; returns the exit code."""
     try:
-        build(_verb_of(arguments))(args=arguments, prog_name="nodewright")
+        if not _runs_component(arguments):
+            build(_verb_of(arguments))(args=arguments, prog_name="nodewright")
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else int(bool(ending.code))
     except BrokenPipeError:
@@ -109,6 +52,19 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         return _report(error)
     return 0
+
+
+def _runs_component(arguments: list[str]) -> bool:
+    """Run the component that is asked for, in so plain words that typer is not needed; whether it was."""
+    verb = next((verb for verb in VERBS if verb.attribute == "COMPONENT" and arguments[:1] == [verb.name]), None)
+    if verb is None:
+        return False
+    component = verb.load()
+    options = component.plain(arguments[1:])
+    if options is None:
+        return False
+    component.run(options)
+    return True
 
 
 def _report(error: Exception) -> int:
@@ -156,43 +112,6 @@ def _verb_of(arguments: list[str]) -> str | None:
     for variable in _COMPLETION_VARIABLES:
         words += os.environ.get(variable, "").split()[1:]
     return next((word for word in words if not word.startswith("-")), None)
-
-
-def _load(entry: Verb) -> Any:
-    return getattr(importlib.import_module(f"nodewright.cli.{entry.module}"), entry.attribute)
-
-
-def _attach(app: typer.Typer, entry: Verb, target: Any) -> None:
-    if isinstance(target, typer.Typer):
-        app.add_typer(target, name=entry.name, help=entry.help, rich_help_panel=entry.panel)
-        return
-    settings = _PASS_ON if entry.passes_arguments else None
-    help_text = entry.help if target is _unloaded else None  # a loaded verb speaks for itself
-    app.command(
-        entry.name, help=help_text, short_help=entry.help, rich_help_panel=entry.panel, context_settings=settings
-    )(target)
-
-
-def _unloaded() -> None:
-    """Stand in for a verb that this invocation does not use."""
-    raise AssertionError("a verb that was not loaded cannot be run")
-
-
-def _version(value: bool) -> None:
-    if value:
-        print(f"nodewright {__version__}")
-        raise typer.Exit
-
-
-def _root(
-    _show_version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
-    ),
-) -> None:
-    """Kubernetes on real hosts, in Python.
-
-    `nodewright up` starts a cluster, `nodewright kubectl get nodes` talks to it, `nodewright down` stops it.
-    """
 
 
 if __name__ == "__main__":

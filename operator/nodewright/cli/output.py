@@ -10,11 +10,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from nodewright.controlplane.progress import Step
 
 OK, FAILED, USAGE, PRECONDITION, TIMED_OUT = 0, 1, 2, 3, 4
@@ -42,12 +41,16 @@ class Format(StrEnum):
 
 def stdout() -> Console:
     """The console for results. Tables are not cut when the output goes into a file or a pipe."""
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, width=1000, soft_wrap=True)
 
 
 def stderr() -> Console:
     """The console for progress and errors."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -57,6 +60,13 @@ def print_error(message: str, hint: str = "") -> None:
     console.print(f"[bold red]error:[/] {escape(message)}")
     if hint:
         console.print(f"[bold]hint:[/] {escape(hint)}")
+
+
+def escape(text: str) -> str:
+    """Text as it is, where markup is understood. What draws is loaded here, when it is needed: components never do."""
+    from rich.markup import escape
+
+    return escape(text)
 
 
 def emit(data: Any, output: Format) -> None:
@@ -71,6 +81,8 @@ def emit(data: Any, output: Format) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under upper-case column heads, in kubectl's manner. Cells may hold rich markup."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column.upper(), no_wrap=True)

@@ -7,102 +7,101 @@ import errno
 import logging
 import signal
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from nodewright.cli.component import Component, Option
 from nodewright.cli.output import FAILED, PRECONDITION, USAGE, CliError
 
 if TYPE_CHECKING:
     from nodewright_agent.proxy.config import ProxyConfig
 
 
-def command(
-    kubeconfig: Annotated[
-        Path | None, typer.Option("--kubeconfig", metavar="FILE", help="How to reach the cluster.")
-    ] = None,
+@dataclass(frozen=True)
+class Options:
+    """Program the cluster's Services into this host's kernel, until stopped. Rules stay when it stops."""
+
+    kubeconfig: Annotated[Path | None, Option("--kubeconfig", metavar="FILE", help="How to reach the cluster.")] = None
     node_name: Annotated[
-        str, typer.Option("--node-name", metavar="NAME", help="The Node that this is; default: the host name.")
-    ] = "",
-    proxy_mode: Annotated[
-        str, typer.Option("--proxy-mode", metavar="MODE", help="auto, ipvs, nftables or iptables.")
-    ] = "auto",
+        str, Option("--node-name", metavar="NAME", help="The Node that this is; default: the host name.")
+    ] = ""
+    proxy_mode: Annotated[str, Option("--proxy-mode", metavar="MODE", help="auto, ipvs, nftables or iptables.")] = (
+        "auto"
+    )
     cluster_cidr: Annotated[
         str,
-        typer.Option("--cluster-cidr", metavar="CIDR,...", help="Pod addresses; others are masqueraded to ClusterIPs."),
-    ] = "",
+        Option("--cluster-cidr", metavar="CIDR,...", help="Pod addresses; others are masqueraded to ClusterIPs."),
+    ] = ""
     node_ip: Annotated[
         list[str] | None,
-        typer.Option("--node-ip", metavar="IP", help="Where node ports answer; default: the Node's addresses."),
-    ] = None,
+        Option("--node-ip", metavar="IP", help="Where node ports answer; default: the Node's addresses."),
+    ] = None
     nodeport_addresses: Annotated[
         str,
-        typer.Option(
+        Option(
             "--nodeport-addresses",
             metavar="CIDR,...",
             help="Node ports answer on this host's addresses inside of these; primary: on the Node's.",
         ),
-    ] = "primary",
+    ] = "primary"
     local_node: Annotated[
         list[str] | None,
-        typer.Option("--local-node", metavar="NAME", help="Another Node on this host; its endpoints are local, too."),
-    ] = None,
-    routes: Annotated[
-        bool, typer.Option("--routes", help="Keep routes to the pods of agents' Nodes on other hosts.")
-    ] = False,
+        Option("--local-node", metavar="NAME", help="Another Node on this host; its endpoints are local, too."),
+    ] = None
+    routes: Annotated[bool, Option("--routes", help="Keep routes to the pods of agents' Nodes on other hosts.")] = False
     service_proxy_name: Annotated[
         str | None,
-        typer.Option(
-            "--service-proxy-name", metavar="NAME", help="Serve only Services labelled service-proxy-name=NAME."
-        ),
-    ] = None,
-    masquerade_all: Annotated[
-        bool, typer.Option("--masquerade-all", help="Masquerade every connection to a ClusterIP.")
-    ] = False,
-    ipvs_scheduler: Annotated[
-        str, typer.Option("--ipvs-scheduler", metavar="NAME", help="rr, wrr, lc, wlc, sh, mh, ...")
-    ] = "rr",
+        Option("--service-proxy-name", metavar="NAME", help="Serve only Services labelled service-proxy-name=NAME."),
+    ] = None
+    masquerade_all: Annotated[bool, Option("--masquerade-all", help="Masquerade every connection to a ClusterIP.")] = (
+        False
+    )
+    ipvs_scheduler: Annotated[str, Option("--ipvs-scheduler", metavar="NAME", help="rr, wrr, lc, wlc, sh, mh, ...")] = (
+        "rr"
+    )
     healthz_bind_address: Annotated[
-        str, typer.Option("--healthz-bind-address", metavar="IP", help="Where health is served.")
-    ] = "0.0.0.0",
-    healthz_port: Annotated[int, typer.Option("--healthz-port", help="0: no health endpoint.")] = 10256,
+        str, Option("--healthz-bind-address", metavar="IP", help="Where health is served.")
+    ] = "0.0.0.0"
+    healthz_port: Annotated[int, Option("--healthz-port", help="0: no health endpoint.")] = 10256
     metrics_bind_address: Annotated[
-        str, typer.Option("--metrics-bind-address", metavar="IP", help="Where metrics are served.")
-    ] = "127.0.0.1",
-    metrics_port: Annotated[int, typer.Option("--metrics-port", help="0: no metrics endpoint.")] = 10249,
-    cleanup: Annotated[bool, typer.Option("--cleanup", help="Remove all rules of ours and exit.")] = False,
-    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more.")] = 0,
-) -> None:
-    """Program the cluster's Services into this host's kernel, until stopped. Rules stay when it stops."""
+        str, Option("--metrics-bind-address", metavar="IP", help="Where metrics are served.")
+    ] = "127.0.0.1"
+    metrics_port: Annotated[int, Option("--metrics-port", help="0: no metrics endpoint.")] = 10249
+    cleanup: Annotated[bool, Option("--cleanup", help="Remove all rules of ours and exit.")] = False
+    verbose: Annotated[int, Option("-v", "--verbose", count=True, help="Say more.")] = 0
+
+
+def run(options: Options) -> None:
+    """Run it; returns when it is told to end. Raises ``CliError``."""
     from nodewright.kube.logs import setup
     from nodewright_agent.proxy.config import ProxyConfig, ProxyConfigError
 
-    setup(logging.DEBUG if verbose else logging.INFO)
+    setup(logging.DEBUG if options.verbose else logging.INFO)
     config = ProxyConfig(
-        node_name or socket.gethostname().lower(),
-        proxy_mode,
-        cluster_cidr,
-        tuple(node_ip or ()),
-        service_proxy_name,
-        masquerade_all,
-        ipvs_scheduler,
-        healthz_address=healthz_bind_address,
-        healthz_port=healthz_port,
-        metrics_address=metrics_bind_address,
-        metrics_port=metrics_port,
-        local_nodes=tuple(local_node or ()),
-        routes=routes,
-        node_port_addresses=tuple(text.strip() for text in nodeport_addresses.split(",") if text.strip()),
+        options.node_name or socket.gethostname().lower(),
+        options.proxy_mode,
+        options.cluster_cidr,
+        tuple(options.node_ip or ()),
+        options.service_proxy_name,
+        options.masquerade_all,
+        options.ipvs_scheduler,
+        healthz_address=options.healthz_bind_address,
+        healthz_port=options.healthz_port,
+        metrics_address=options.metrics_bind_address,
+        metrics_port=options.metrics_port,
+        local_nodes=tuple(options.local_node or ()),
+        routes=options.routes,
+        node_port_addresses=tuple(text.strip() for text in options.nodeport_addresses.split(",") if text.strip()),
     )
     try:
         config.check()
     except ProxyConfigError as error:
         raise CliError(str(error), "see nodewright proxy --help", USAGE) from error
-    if cleanup:
+    if options.cleanup:
         _cleanup()
     else:
-        _serve(config, kubeconfig)
+        _serve(config, options.kubeconfig)
 
 
 def _serve(config: ProxyConfig, kubeconfig: Path | None) -> None:
@@ -158,4 +157,7 @@ def _cleanup() -> None:
     except (BackendError, OSError) as error:
         raise CliError(str(error), "run it as root, in the network namespace of the node", FAILED) from error
     for text in removed or ["nothing"]:
-        typer.echo(f"removed: {text}")
+        print(f"removed: {text}")
+
+
+COMPONENT = Component(Options, run)

@@ -1,7 +1,7 @@
 import pytest
-import typer
 
 from nodewright.cli.durations import seconds
+from nodewright.cli.output import USAGE, CliError
 
 
 @pytest.mark.parametrize(
@@ -13,5 +13,6 @@ def test_durations(text, expected):
 
 @pytest.mark.parametrize("text", ["", "15", "s", "1x", "-1s", "0s", "1s ", "1 s", "1ss"])
 def test_what_is_none(text):
-    with pytest.raises(typer.BadParameter, match="not a duration"):
+    with pytest.raises(CliError, match=r"^--x .* is not a duration") as caught:
         seconds(text, "--x")
+    assert caught.value.exit_code == USAGE

@@ -20,7 +20,7 @@ sys.path[:0] = {path!r}
 from nodewright.cli.main import main
 sys.exit(main({arguments!r}))
 """
-OPERATOR = {"nodewright_agent", "nodewright.controlplane", "pyroute2"}
+OPERATOR = {"nodewright_agent", "nodewright.controlplane"}
 AGENT = {"nodewright.controllers", "nodewright.scheduler", "nodewright.framework", "nodewright.controlplane", "kopf"}
 
 

@@ -12,7 +12,7 @@ from nodewright.cli import main as program
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.controlplane.layout import Layout
 
-HEAVY = ("kopf", "numpy", "pyroute2", "aiohttp", "cryptography", "yaml")
+HEAVY = ("kopf", "numpy", "aiohttp", "cryptography", "yaml")
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

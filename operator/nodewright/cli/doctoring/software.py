@@ -28,7 +28,7 @@ OPERATOR_PACKAGES = (
     "rich",
     "PyYAML",
 )
-AGENT_PACKAGES = ("aiohttp", "msgspec", "prometheus-client", "pyroute2", "cryptography")
+AGENT_PACKAGES = ("aiohttp", "msgspec", "prometheus-client", "cryptography")
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
 
