@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
 # Top-level packages below site-packages that belong to the other half, or to development.
 FOREIGN = {
-    "operator": ("nodewright_agent", "pyroute2", "nodewright/controlplane"),
+    "operator": ("nodewright_agent", "nodewright/controlplane"),
     "agent": (
         "kopf", "numpy", "numpy.libs", "nodewright/controllers", "nodewright/scheduler", "nodewright/framework",
         "nodewright/controlplane", "nodewright/crds",
@@ -35,7 +35,7 @@ FOREIGN = {
 }  # fmt: skip
 REQUIRED = {
     "operator": ("nodewright/controllers", "nodewright/scheduler", "kopf", "numpy"),
-    "agent": ("nodewright_agent", "pyroute2", "nodewright/kube"),
+    "agent": ("nodewright_agent", "nodewright/kube"),
 }
 DEVELOPMENT = re.compile(
     r"/(pip|setuptools|wheel|pytest|mypy|hypothesis|idlelib|tkinter|lib2to3|ensurepip|kubernetes)(/|-[^/]*/)"

@@ -13,8 +13,6 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface
 from pathlib import Path
 
@@ -38,7 +36,7 @@ def setup_bridge(bridge: str, cidr: str, *, nat: bool, pods: str = "") -> None:
         RECORDS.mkdir(parents=True, exist_ok=True)
         forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
         record.write_text(json.dumps({"subnet": str(interface.network), "ip_forward": forwarding, "nat": nat}))
-    _in_thread(lambda: _bridge(bridge, interface, pods))
+    _bridge(bridge, interface, pods)
     if nat:
         links.write_sysctl("net.ipv4.ip_forward", "1")
         masquerade.ensure(_rule(bridge, str(interface.network)))
@@ -51,7 +49,7 @@ def remove_bridge(bridge: str) -> None:
         saved = json.loads(record.read_text())
     except FileNotFoundError:
         saved = None
-    _in_thread(lambda: _delete(bridge))
+    _delete(bridge)
     if saved is None:
         return
     if saved["nat"]:
@@ -76,7 +74,7 @@ def create(name: str, netns: str, bridge: str, address: str, gateway: str) -> No
         _ip("netns", "add", netns)
     interface = IPv4Interface(address)
     node = PodAddress(str(interface.ip), interface.network.prefixlen, gateway, mac_of(interface.ip))
-    _in_thread(lambda: _connect(_host_end(netns), bridge, path, node))
+    _connect(_host_end(netns), bridge, path, node)
 
 
 def command(netns: str, argv: list[str]) -> list[str]:
@@ -90,7 +88,7 @@ def command(netns: str, argv: list[str]) -> list[str]:
 
 def destroy(netns: str) -> None:
     """Remove the node host's namespace and with it its links, routes and rules; nothing happens if it is gone."""
-    _in_thread(lambda: _delete(_host_end(netns)))
+    _delete(_host_end(netns))
     if (NETNS_DIR / netns).exists():
         _ip("netns", "delete", netns)
 
@@ -103,7 +101,7 @@ def _connect(host_end: str, bridge: str, netns: Path, node: PodAddress) -> None:
         if links.index_of(handle, host_end) is not None:
             return
         try:
-            links.add_veth(handle, host_end, index, netns, {"ifname": "eth0", "address": node.mac}, hairpin=False)
+            links.add_veth(handle, host_end, index, netns, "eth0", node.mac, hairpin=False)
             links.inside(netns, lambda: links.configure_inside("eth0", node))
             links.inside(netns, lambda: _answer_for_pods("eth0"))
         except Exception:
@@ -121,7 +119,7 @@ def _bridge(bridge: str, interface: IPv4Interface, pods: str) -> None:
     with links.netlink() as handle:
         index = links.ensure_bridge(handle, bridge, str(interface.ip), interface.network.prefixlen)
         if pods:
-            handle.route("replace", dst=pods, oif=index, prefsrc=str(interface.ip), scope="link")
+            links.set_link_route(handle, pods, index, str(interface.ip))
 
 
 def _delete(name: str) -> None:
@@ -155,9 +153,3 @@ def _ip(*arguments: str) -> None:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=30, check=False)
     if done.returncode != 0:
         raise NetworkError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
-
-
-def _in_thread(function: Callable[[], None]) -> None:
-    """Run netlink work in a thread: pyroute2's synchronous classes refuse to work beside a running event loop."""
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        worker.submit(function).result()

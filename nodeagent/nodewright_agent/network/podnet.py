@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ from nodewright_agent.network.hostports import HostPorts, PortMapping
 from nodewright_agent.network.ipam import AddressPool
 from nodewright_agent.proxy.backends.nftables.monitor import Monitor
 from nodewright_agent.proxy.hostaddresses import follow_addresses
+from nodewright_agent.proxy.routetable import RouteTable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -182,11 +184,10 @@ class PodNetwork:
                 if links.inside(netns, lambda: _has_address(address.ip)):
                     return address
                 links.delete_link(handle, name)  # half made: the agent died in between
-            peer = {"ifname": "eth0", "address": address.mac}
-            if self._config.mtu:
-                peer["mtu"] = str(self._config.mtu)
             try:
-                links.add_veth(handle, name, self._bridge, netns, peer, hairpin=True)
+                links.add_veth(
+                    handle, name, self._bridge, netns, "eth0", address.mac, mtu=self._config.mtu, hairpin=True
+                )
                 failpoint("network.linked")
                 links.inside(netns, lambda: links.configure_inside("eth0", address))
             except Exception:
@@ -208,15 +209,15 @@ class PodNetwork:
 
     def _sync_routes(self, wanted: frozenset[NodeRoute]) -> None:
         problems: list[str] = []
-        with links.netlink() as handle:
-            present = links.our_routes(handle)
+        with contextlib.closing(RouteTable()) as table:
+            present = table.present()
             changed, gone = route_changes(wanted, present)
             for subnet in gone:
-                links.delete_route(handle, subnet)
+                table.delete(subnet)
             for route in changed:
                 try:
-                    links.set_route(handle, route.subnet, route.via, replace=route.subnet in present)
-                except NetworkError as error:  # keeps no other route from being set
+                    table.set(route, replace=route.subnet in present)
+                except OSError as error:  # keeps no other route from being set
                     problems.append(str(error))
         if changed or gone:
             log.info("routes to other nodes changed", extra={"set": [r.subnet for r in changed], "removed": gone})
@@ -226,4 +227,4 @@ class PodNetwork:
 
 def _has_address(ip: str) -> bool:
     with links.netlink() as handle:
-        return any(entry.get_attr("IFA_ADDRESS") == ip for entry in handle.get_addr(family=2))
+        return any(found == ip for found, _ in links.addresses(handle))

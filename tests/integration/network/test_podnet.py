@@ -95,6 +95,28 @@ def test_pods_of_two_nodes_reach_each_other_unmasqueraded_and_the_outside_masque
     assert source_seen(here, pod_a, "10.180.49.1") == "10.180.49.11", "to the outside: the node's address"
 
 
+def test_a_pods_link_has_the_mtu_of_the_settings(node_hosts, make_netns, tmp_path):
+    node = Node(node_hosts(1), tmp_path, "10.249.1.0/24")
+    netns = make_netns()
+    node.config.mtu = 1400
+    address = node.run("attach", "pod", netns)
+    shown = ["nsenter", f"--net={netns}", "ip", "-j", "addr", "show", "eth0"]
+    (link,) = json.loads(subprocess.run(shown, capture_output=True, check=True).stdout)
+    assert (link["mtu"], link["operstate"], link["address"]) == (1400, "UP", address.mac)
+    (inet,) = [entry for entry in link["addr_info"] if entry["family"] == "inet"]
+    assert (inet["local"], inet["prefixlen"]) == (address.ip, 24)
+    assert {link["mtu"] for link in node.ip("link") if link["ifname"] == host_link("pod")} == {1500}
+
+
+def test_a_link_that_cannot_be_made_gives_the_address_back(node_hosts, make_netns, tmp_path):
+    node = Node(node_hosts(1), tmp_path, "10.249.1.0/24")
+    node.config.mtu = 10
+    with pytest.raises(OSError, match=f"link {host_link('pod')}: Invalid argument"):
+        node.run("attach", "pod", make_netns())
+    assert host_link("pod") not in {link["ifname"] for link in node.ip("link")}
+    assert not list((tmp_path / "ipam").glob("10.*"))
+
+
 def test_the_machine_reaches_the_pods_of_all_node_hosts(node_hosts, make_netns, tmp_path):
     one = Node(node_hosts(1), tmp_path / "1", "10.249.1.0/24")
     two = Node(node_hosts(2), tmp_path / "2", "10.249.2.0/24")
