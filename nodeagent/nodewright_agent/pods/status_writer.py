@@ -23,8 +23,11 @@ from nodewright_agent.pods.status_patch import status_patch
 
 log = logging.getLogger(__name__)
 
-LAZY = 0.3
-"""Seconds that a status that says nothing new to a user may wait for a better one."""
+LAZY, LAZY_MAX = 0.3, 1.5
+"""Seconds that a status that says nothing new to a user may wait for a better one; the more pods have one that waits,
+the longer: writes that tell little cost a burst of pods the CPU that it needs to get done."""
+_CROWD = 0.05
+"""Seconds more for each of them."""
 RETRY_FIRST, RETRY_MAX = 0.2, 10.0
 
 
@@ -37,6 +40,8 @@ class _Entry:
     published: PodStatus | None = None
     wanted: PodStatus | None = None
     """What is still to be written."""
+    lazy: bool = False
+    """Whether that can wait."""
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,6 +56,8 @@ class StatusWriter:
         self._client = client
         self._written = written or (lambda pod, status: None)
         self._entries: dict[str, _Entry] = {}
+        self._waiting = 0
+        """Entries with a timer."""
         self._deletes: set[asyncio.Task[None]] = set()
 
     def publish(self, pod: Pod, status: PodStatus, *, lazy: bool = False) -> None:
@@ -59,13 +66,14 @@ class StatusWriter:
         if entry is None:
             # Version 0: a pod from an earlier agent's record has that agent's status under the API's version.
             entry = self._entries[pod.metadata.uid] = _Entry(pod, pod.status, 0)
+        entry.lazy = lazy and (entry.lazy or entry.wanted is None)
         entry.pod, entry.wanted, entry.published = pod, status, status
         entry.idle.clear()
         if entry.task is not None:
             return
-        if lazy and entry.timer is None:
-            entry.timer = asyncio.get_running_loop().call_later(LAZY, self._begin, entry)
-        elif not lazy:
+        if entry.lazy:
+            self._wait(entry)
+        else:
             self._begin(entry)
 
     def observed(self, pod: Pod) -> None:
@@ -82,6 +90,7 @@ class StatusWriter:
         """Wait until the newest published status of the pod is in the API, or the pod is gone from it."""
         entry = self._entries.get(uid)
         if entry is not None:
+            entry.lazy = False
             if entry.wanted is not None and entry.task is None:
                 self._begin(entry)
             await entry.idle.wait()
@@ -102,8 +111,7 @@ class StatusWriter:
         if entry is None:
             return
         entry.gone, entry.wanted = True, None
-        if entry.timer is not None:
-            entry.timer.cancel()
+        self._stop_waiting(entry)
         if entry.task is not None:
             entry.task.cancel()
         entry.idle.set()
@@ -113,10 +121,20 @@ class StatusWriter:
         for uid in list(self._entries):
             self.forget(uid)
 
-    def _begin(self, entry: _Entry) -> None:
+    def _wait(self, entry: _Entry) -> None:
+        if entry.timer is None:
+            delay = min(LAZY_MAX, LAZY + _CROWD * self._waiting)
+            entry.timer = asyncio.get_running_loop().call_later(delay, self._begin, entry)
+            self._waiting += 1
+
+    def _stop_waiting(self, entry: _Entry) -> None:
         if entry.timer is not None:
             entry.timer.cancel()
             entry.timer = None
+            self._waiting -= 1
+
+    def _begin(self, entry: _Entry) -> None:
+        self._stop_waiting(entry)
         if entry.task is None and not entry.gone:
             entry.task = asyncio.get_running_loop().create_task(self._pump(entry))
 
@@ -126,9 +144,13 @@ class StatusWriter:
                 taken = await _persist(lambda: self._write(entry), f"status of pod {entry.pod.key}")
                 if not taken and entry.wanted is wanted:
                     entry.wanted = None
+                if entry.lazy and entry.wanted not in (None, wanted):
+                    self._wait(entry)
+                    break
         finally:
             entry.task = None
-            entry.idle.set()
+            if entry.timer is None:
+                entry.idle.set()
 
     async def _write(self, entry: _Entry) -> None:
         wanted = entry.wanted

@@ -70,6 +70,7 @@ class _Lane:
     def __init__(self, series_api: bool) -> None:
         self.queue: deque[Event | EventV1] = deque()
         self.wake = asyncio.Event()
+        self.hurry = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
         self.core = Correlator()
@@ -88,11 +89,16 @@ class EventRecorder:
         series_api: bool = False,
         queue_size: int = 20_000,
         lanes: int = 2,
+        pause: float = 0.0,
         clock: Callable[[], datetime] = times.now,
         steady: Callable[[], float] = time.monotonic,
         retry: Callable[[], Backoff] = lambda: Backoff(1.0, 10.0),
     ) -> None:
-        """Take who reports; `series_api` posts to events.k8s.io/v1 (as kube-scheduler does) instead of core/v1."""
+        """Take who reports; `series_api` posts to events.k8s.io/v1 (as kube-scheduler does) instead of core/v1.
+
+        `pause`: seconds that what is queued waits, so that it is not in the way of what it tells about, and that
+        several news of one event become one request. Neither a warning nor `flush` waits for it.
+        """
         self._client = client
         self._component = component
         self._instance = instance
@@ -102,6 +108,8 @@ class EventRecorder:
         self._clock = clock
         self._steady = steady
         self._retry = retry
+        self._pause = pause
+        self._flushing = 0
         self._last_nanos = 0
 
     def event(
@@ -123,6 +131,8 @@ class EventRecorder:
         lane.queue.append(build(regarding, type, reason, message, action, reference(related) if related else None))
         lane.idle.clear()
         lane.wake.set()
+        if type == "Warning":
+            lane.hurry.set()
 
     def _new_core(
         self, ref: ObjectReference, type: str, reason: str, message: str, action: str, related: ObjectReference | None
@@ -174,17 +184,25 @@ class EventRecorder:
 
     async def flush(self, timeout: float = 5.0) -> bool:
         """Wait until all queued events are posted or given up; False when that takes longer. `run` must be running."""
+        self._flushing += 1
         try:
             async with asyncio.timeout(timeout):
+                for lane in self._lanes:
+                    lane.hurry.set()
                 for lane in self._lanes:
                     await lane.idle.wait()
         except TimeoutError:
             return False
+        finally:
+            self._flushing -= 1
+            for lane in self._lanes:
+                lane.hurry.clear()
         return True
 
     async def _serve(self, lane: _Lane) -> None:
         while True:
             while lane.queue:
+                await self._wait(lane)
                 for verdict, event in self._take(lane):
                     await self._post(verdict, event)
             lane.idle.set()
@@ -198,6 +216,15 @@ class EventRecorder:
             except TimeoutError:
                 for event in lane.series.finished(self._steady()):
                     await self._post(Verdict.PATCH, event)
+
+    async def _wait(self, lane: _Lane) -> None:
+        if self._pause and not self._flushing:
+            try:
+                async with asyncio.timeout(self._pause):
+                    await lane.hurry.wait()
+            except TimeoutError:
+                pass
+        lane.hurry.clear()
 
     def _take(self, lane: _Lane) -> list[tuple[Verdict, Event | EventV1]]:
         """What to post for all that is queued: of several news of one core event only the last, which counts them all.

@@ -41,9 +41,9 @@ def test_an_image_that_does_not_exist(cluster, namespace):
     seen = cluster.wait("ErrImagePull", lambda: waiting(cluster, "noimage", namespace).get("reason") in reasons)
     assert seen
     cluster.wait("ImagePullBackOff", lambda: waiting(cluster, "noimage", namespace).get("reason") == "ImagePullBackOff")
+    cluster.wait("BackOff event", lambda: "BackOff" in [reason for reason, _ in events(cluster, "noimage", namespace)])
     listed = events(cluster, "noimage", namespace)
     assert any(reason == "Failed" and "localhost:1/none:1" in message for reason, message in listed), listed
-    assert any(reason == "BackOff" for reason, _ in listed), listed
 
 
 def test_never_pull(cluster, namespace):

@@ -150,6 +150,7 @@ def test_pods_run_and_have_the_clusters_dns(lab, agent, kube_dns):
     text = log.read_text()
     assert f"nameserver {kube_dns}\n" in text
     assert f"search {lab.namespace}.svc.cluster.local svc.cluster.local cluster.local" in text
+    lab.wait_event("dns", "Started")  # what was said before is there by then
     assert "MissingClusterDNS" not in str(lab.events("dns"))
 
 

@@ -178,6 +178,32 @@ async def test_news_of_one_event_that_wait_together_are_posted_once(stub, client
     assert len(stub.requests) == 12
 
 
+async def test_events_wait_a_moment_and_become_one_request_but_whoever_flushes_does_not_wait(stub, client):
+    for _ in range(4):
+        stub.answer({}, 201)
+    recorder = EventRecorder(client, component="c", instance="i", lanes=1, pause=0.2)
+    async with running(recorder):
+        begun = asyncio.get_running_loop().time()
+        for i in range(3):
+            recorder.event(pod(), "Normal", "Created", "again")
+            await asyncio.sleep(0.01 * i)
+        while recorder._lanes[0].queue:  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.005)
+        assert asyncio.get_running_loop().time() - begun >= 0.2
+        assert await recorder.flush()
+        recorder._pause = 60.0
+        recorder.event(pod("q"), "Normal", "Created", "soon")
+        await asyncio.sleep(0.01)
+        assert len(stub.bodies) == 1
+        assert await recorder.flush()
+        recorder.event(pod("r"), "Normal", "Created", "before")
+        recorder.event(pod("r"), "Warning", "Failed", "trouble")
+        while len(stub.bodies) < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    counts = [(body["involvedObject"]["name"], body["count"]) for body in map(msgspec.json.decode, stub.bodies)]
+    assert counts == [("p", 3), ("q", 1), ("r", 1), ("r", 1)]
+
+
 async def test_a_dead_server_blocks_nobody(stub, client):
     recorder = EventRecorder(client, component="c", instance="i")
     async with running(recorder):

@@ -61,6 +61,12 @@ def api(monkeypatch):
     return Api()
 
 
+async def until(true):
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+
 async def published(api, **kwargs):
     writer = StatusWriter(api)
     writer.publish(api.pod(), status("True"), **kwargs)
@@ -141,3 +147,65 @@ async def test_a_pod_that_is_over_in_the_api_is_never_revived(api):
     assert (api.status.phase, api.status.reason, len(api.patches)) == ("Failed", "Evicted", 1)
     assert status_patch(api.status, status("True")) is None
     assert status_patch(api.status, status("False", "Succeeded")) is not None
+
+
+async def test_what_can_wait_waits_also_after_a_write_and_one_write_tells_it_all(api):
+    writer = StatusWriter(api)
+    later = [status("False", "Pending", message=text) for text in "abc"]
+
+    def follow():
+        api.before_answer = lambda: None
+        for one in later[:2]:
+            writer.publish(api.pod(), one, lazy=True)
+
+    api.before_answer = follow
+    writer.publish(api.pod(), status("False", "Pending"), lazy=True)
+    assert api.patches == []
+    await asyncio.sleep(0.005)
+    writer.publish(api.pod(), status("False", "Pending"), lazy=True)
+    await until(lambda: api.patches)
+    await asyncio.sleep(0)
+    assert len(api.patches) == 1
+    writer.publish(api.pod(), later[2], lazy=True)
+    await until(lambda: len(api.patches) == 2)
+    await writer.flushed(UID)
+    assert (len(api.patches), api.status.message) == (2, "c")
+
+
+async def test_what_cannot_wait_takes_along_what_could(api, monkeypatch):
+    monkeypatch.setattr(status_writer, "LAZY", 60.0)
+    writer = StatusWriter(api)
+    writer.publish(api.pod(), status("False", "Pending"), lazy=True)
+    writer.publish(api.pod(), status("True"))
+    writer.publish(api.pod(), status("True", message="more"), lazy=True)  # what is to be written at once stays that
+    await until(lambda: api.status.message == "more")
+    assert writer._waiting == 0
+
+
+async def test_somebody_who_waits_for_the_api_does_not_wait_for_a_better_status(api, monkeypatch):
+    monkeypatch.setattr(status_writer, "LAZY", 60.0)
+    writer = StatusWriter(api)
+    api.before_answer = lambda: writer.publish(api.pod(), status("False", "Pending", message="more"), lazy=True)
+    writer.publish(api.pod(), status("False", "Pending"), lazy=True)
+    async with asyncio.timeout(5):
+        await writer.flushed(UID)
+    assert api.status.message == "more"
+
+
+async def test_the_more_wait_the_longer(monkeypatch):
+    delays = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_later", lambda delay, *rest: delays.append(delay) or loop.call_at(1e9, *rest))
+    writer = StatusWriter(Api())
+    pods = [Pod(metadata=ObjectMeta(name=str(i), uid=str(i), resource_version="1")) for i in range(40)]
+    for pod in pods:
+        writer.publish(pod, status("False", "Pending"), lazy=True)
+        writer.publish(pod, status("False", "Pending", message="x"), lazy=True)
+    assert (delays[0], len(delays)) == (status_writer.LAZY, 40)
+    assert delays == sorted(delays)
+    assert delays[-1] == status_writer.LAZY_MAX
+    for pod in pods:
+        writer.forget(pod.metadata.uid)
+    writer.publish(pods[0], status("False", "Pending"), lazy=True)
+    assert delays[-1] == status_writer.LAZY
+    await writer.close()
