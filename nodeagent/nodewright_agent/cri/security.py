@@ -10,7 +10,7 @@ import msgspec
 
 from nodewright_agent.cri import wire
 from nodewright_agent.cri.errors import Invalid, Lacking
-from nodewright_agent.runtime import apparmor, seccomp
+from nodewright_agent.runtime import apparmor, seccomp, syscalls
 from nodewright_agent.runtime import capabilities as caps
 from nodewright_agent.runtime.spec import IdRange, User
 
@@ -50,7 +50,7 @@ def seccomp_profile(context: Any, granted: list[str]) -> dict[str, Any] | None:
     if context.privileged or kind == wire.Unconfined:
         return None
     if kind == wire.RuntimeDefault:
-        return seccomp.default_profile(granted, os.uname().machine)
+        return seccomp.default_profile(granted, os.uname().machine, x32=syscalls.has_x32())
     if not path.startswith("/"):
         raise Invalid(f"seccomp localhost_ref {path!r} is not an absolute path")
     try:

@@ -14,7 +14,7 @@ import msgspec
 from nodewright.kube.objects import AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext
 from nodewright_agent.pods.model import all_containers, display_name
 from nodewright_agent.pods.ports import StartError
-from nodewright_agent.runtime import apparmor, seccomp
+from nodewright_agent.runtime import apparmor, seccomp, syscalls
 from nodewright_agent.runtime import capabilities as caps
 from nodewright_agent.runtime.spec import User
 
@@ -94,17 +94,22 @@ def seccomp_profile(pod: Pod, container: Container, granted: list[str], director
     if profile.type == "Unconfined":
         return None
     if profile.type == "RuntimeDefault":
-        return seccomp.default_profile(granted, os.uname().machine)
+        return seccomp.default_profile(granted, os.uname().machine, x32=syscalls.has_x32())
     return _localhost_profile(profile.localhost_profile or "", directory)
 
 
-def _localhost_profile(name: str, directory: Path) -> dict[str, Any]:
-    """Read a profile; the reasons and texts are kubelet's where it would refuse, else containerd's."""
+def localhost_profile(name: str, directory: Path) -> Path:
+    """Where a profile of the node's administrator is. Raises ``StartError`` with kubelet's reason."""
     if not name:
         raise StartError(CONFIG_ERROR, "localhostProfile must be set if seccompProfile type is Localhost.")
     if name.startswith("/") or ".." in Path(name).parts:
         raise StartError(CONFIG_ERROR, f"seccomp localhostProfile {name!r} is not a relative path without '..'")
-    path = directory / name
+    return directory / name
+
+
+def _localhost_profile(name: str, directory: Path) -> dict[str, Any]:
+    """Read a profile; the reasons and texts are kubelet's where it would refuse, else containerd's."""
+    path = localhost_profile(name, directory)
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+_SPECIAL = re.compile(rb"[ \t\n\\]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -76,6 +77,14 @@ def parse(data: bytes) -> list[MountEntry]:
 def read(path: str = "/proc/thread-self/mountinfo") -> list[MountEntry]:
     """The mounts of a namespace: by default the calling thread's (see ``HostSpace.call``)."""
     return parse(Path(path).read_bytes())
+
+
+def at(point: str) -> list[MountEntry]:
+    """The calling thread's mounts at just this point, without a look at the many others: 0.3 instead of 3 ms."""
+    written = b" " + _SPECIAL.sub(lambda match: b"\\%03o" % match[0][0], os.fsencode(point)) + b" "
+    lines = Path("/proc/thread-self/mountinfo").read_bytes().splitlines()
+    found = parse(b"\n".join(line for line in lines if written in line))
+    return [entry for entry in found if entry.mount_point == point]
 
 
 def below(entries: Iterable[MountEntry], directory: str | Path) -> list[str]:

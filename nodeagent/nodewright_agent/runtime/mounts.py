@@ -80,7 +80,7 @@ def ensure_private(directory: str) -> None:
     Mounts below it then reach no other namespace: a copy of a pinned network namespace in somebody's
     mount namespace would keep it alive after we removed ours.
     """
-    entries = [entry for entry in mountinfo.read() if entry.mount_point == directory]
+    entries = mountinfo.at(directory)
     if not entries:
         bind(directory, directory)
     if not entries or entries[-1].propagation:

@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodewright_agent.runtime import seccomp
+from nodewright_agent.runtime import seccomp, syscalls
 from nodewright_agent.runtime.sandbox import SandboxPaths
 from nodewright_agent.runtime.spec import ContainerSpec, IdRange, Resources, User
 
@@ -153,7 +153,7 @@ def spec(pod: PausedPod, layer_root: Path) -> ContainerSpec:
         capabilities=[],
         read_only_rootfs=True,
         no_new_privileges=True,
-        seccomp=seccomp.default_profile((), os.uname().machine),
+        seccomp=seccomp.default_profile((), os.uname().machine, x32=syscalls.has_x32()),
         log_path=str(pod.log),
         cgroup_parent=pod.cgroup,
     )

@@ -1,4 +1,4 @@
-"""The Linux calls that Python 3.11 does not offer, by ctypes: mounts, namespaces, inotify, openat2.
+"""The Linux calls that Python 3.11 does not offer, by ctypes: mounts, namespaces, openat2.
 
 Every function raises OSError with the errno, the call and the path. Descriptors are close-on-exec, always:
 a descriptor that leaks into runc is a way out of the container (CVE-2024-21626).
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_X32_GETPID = 0x40000000 | 39
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 0x20, 0x1000, 0x2000, 0x4000
@@ -23,17 +25,12 @@ CLONE_NEWNS, CLONE_NEWCGROUP = 0x00020000, 0x02000000
 CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x04000000, 0x08000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 
-IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE = 0x8, 0x80, 0x100
-IN_Q_OVERFLOW, IN_ONLYDIR = 0x4000, 0x01000000
-
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 _SYS_OPENAT2 = 437
 
 AT_FDCWD, AT_RECURSIVE, OPEN_TREE_CLONE = -100, 0x8000, 1
 _AT_EMPTY_PATH, _MOVE_MOUNT_F_EMPTY_PATH, _MOUNT_ATTR_IDMAP = 0x1000, 4, 0x100000
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
-
-_INOTIFY_EVENT = struct.Struct("iIII")
 
 
 def _check(result: int, call: str, path: str | bytes = "") -> int:
@@ -74,31 +71,6 @@ def sethostname(name: str) -> None:
     """sethostname(2), in the calling thread's UTS namespace."""
     data = name.encode()
     _check(_libc.sethostname(data, len(data)), "sethostname", name)
-
-
-def inotify_init() -> int:
-    """A non-blocking inotify descriptor. OSError(EMFILE) names the limit: it is the user's on the whole host."""
-    result = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if result < 0 and ctypes.get_errno() == errno.EMFILE:
-        text = "no inotify instance is left for this user on the host: raise sysctl fs.inotify.max_user_instances"
-        raise OSError(errno.EMFILE, text)
-    return _check(result, "inotify_init1")
-
-
-def inotify_add_watch(fd: int, path: str, mask: int) -> int:
-    """Watch ``path``; returns the watch descriptor."""
-    return _check(_libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), "inotify_add_watch", path)
-
-
-def inotify_events(data: bytes) -> list[tuple[int, str]]:
-    """Split what read(2) gave on an inotify descriptor into (mask, name)."""
-    events, at = [], 0
-    while at + _INOTIFY_EVENT.size <= len(data):
-        _, mask, _, length = _INOTIFY_EVENT.unpack_from(data, at)
-        at += _INOTIFY_EVENT.size
-        events.append((mask, os.fsdecode(data[at : at + length].rstrip(b"\0"))))
-        at += length
-    return events
 
 
 def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
@@ -142,6 +114,18 @@ def has_mount_setattr() -> bool:
         number, ctypes.c_int(AT_FDCWD), b"/", ctypes.c_uint(0), nothing, ctypes.c_size_t(len(nothing))
     )
     return result == 0 or ctypes.get_errno() not in (errno.ENOSYS, errno.EPERM)
+
+
+@functools.cache
+def has_x32() -> bool:
+    """Whether this kernel (an x86_64 one) runs programs of the x32 ABI, which few do: asked by a call of it, getpid(2).
+
+    True where a seccomp filter of our own would answer, or take it amiss.
+    """
+    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as status:
+        if "Seccomp:\t0\n" not in status.read():
+            return True
+    return int(_libc.syscall(ctypes.c_long(_X32_GETPID))) >= 0 or ctypes.get_errno() != errno.ENOSYS
 
 
 def set_idmap(fd: int, user_namespace: int) -> None:

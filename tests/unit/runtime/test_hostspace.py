@@ -1,6 +1,7 @@
 """Where things of the host are looked for, without a second namespace at hand."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,18 @@ def test_a_containers_own_view_of_cgroups_is_not_the_hosts():
     ]
     found = cgroups.detect(parse(*lines, *theirs))
     assert {str(path) for path in found.hierarchies()} == {f"/host/{n}" for n in ("cpu", "memory", "pids", "devices")}
+
+
+def test_mounts_at_a_point(monkeypatch):
+    lines = [
+        r"1 0 0:1 / / rw - ext4 /dev/a rw",
+        r"2 1 0:2 / /run/a\040b\134c rw shared:1 - tmpfs none rw",
+        r"3 2 0:3 / /run/a\040b\134c rw - tmpfs none rw",
+        r"4 3 0:3 /run/a /elsewhere rw - tmpfs /run/a rw",
+        r"5 1 0:4 / /run/a rw - tmpfs none rw",
+        "garbage of a kernel to come",
+    ]
+    monkeypatch.setattr(Path, "read_bytes", lambda _: "\n".join(lines).encode() + b"\n")
+    assert [entry.mount_id for entry in mountinfo.at("/run/a b\\c")] == [2, 3]
+    assert [entry.mount_id for entry in mountinfo.at("/run/a")] == [5]
+    assert mountinfo.at("/run") == []

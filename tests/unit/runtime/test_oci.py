@@ -163,6 +163,8 @@ def test_seccomp_default_profile():
     profile = seccomp.default_profile(capabilities.DEFAULT, "x86_64")
     assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
     assert profile["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+    without = seccomp.default_profile(capabilities.DEFAULT, "x86_64", x32=False)
+    assert without == {**profile, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]}
     for allowed in ("read", "execve", "openat2", "rseq", "chroot", "arch_prctl"):
         (rule,) = rules(profile, allowed)
         assert rule == {"names": rule["names"], "action": "SCMP_ACT_ALLOW"}
