@@ -1,10 +1,16 @@
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
+from nodewright_agent import main
+from nodewright_agent.config import AgentConfig, ConfigError
+from nodewright_agent.cri import server
+from nodewright_agent.cri.settings import Settings
+from nodewright_agent.runtime.errors import RuntimeUnavailable
 from nodewright_agent.runtime.images import records
-from nodewright_agent.runtime.images.fsutil import locked, remove_tree, write_atomically
+from nodewright_agent.runtime.images.fsutil import held_alone, locked, remove_tree, write_atomically
 from nodewright_agent.runtime.images.records import Layout, NameRecord
 from nodewright_agent.runtime.images.usage import layers_in_options
 
@@ -91,6 +97,34 @@ def test_locks_exclude(tmp_path):
         pass
     with locked(tmp_path / "l", blocking=False):
         pass
+
+
+def test_a_sole_holder(tmp_path):
+    path = tmp_path / "l"
+    with (
+        held_alone(path, ValueError("one is at work")),
+        pytest.raises(ValueError, match="one is at work"),
+        held_alone(path, ValueError("one is at work")),
+    ):
+        pytest.fail("there were two")
+    with pytest.raises(BlockingIOError, match="of the work itself"), held_alone(path, ValueError()):
+        raise BlockingIOError("of the work itself")
+    with held_alone(path, ValueError("the one before has let go")):
+        pass
+
+
+async def test_a_second_agent_and_a_second_cri_server_are_refused(tmp_path):
+    config = AgentConfig(
+        node_name="n", state_dir=str(tmp_path / "s"), run_dir=str(tmp_path / "r"), log_dir=str(tmp_path)
+    )
+    settings = Settings(socket=tmp_path / "socket", root=tmp_path / "s", run_dir=Path("/run/none"))
+    (tmp_path / "s").mkdir()
+    with held_alone(tmp_path / "s/agent.lock", ValueError()), held_alone(tmp_path / "s/lock", ValueError()):
+        with pytest.raises(ConfigError, match=f"another agent is running with state_dir {tmp_path}/s"):
+            await main.run(config)
+        with pytest.raises(RuntimeUnavailable, match=f"another CRI server uses {tmp_path}/s"):
+            await server.serve(settings)
+    assert not settings.socket.exists()
 
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24

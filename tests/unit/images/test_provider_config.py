@@ -130,7 +130,7 @@ def test_what_is_refused(tmp_path, programs, content, said):
 def test_an_agent_does_not_start_with_a_bad_one(tmp_path, programs):
     given = {"image_credential_provider_config": "/none", "image_credential_provider_bin_dir": str(programs)}
     with pytest.raises(ConfigError, match=r"^image_credential_provider_config: /none: No such file"):
-        pullassembly.puller(AgentConfig(**given), ImageStore(tmp_path / "images"), None, None, None, ())
+        pullassembly.puller(AgentConfig(**given), ImageStore(tmp_path / "images"), int, None, None, None, ())
 
 
 def test_files_that_cannot_be_read(tmp_path, programs):

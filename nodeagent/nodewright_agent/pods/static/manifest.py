@@ -7,24 +7,20 @@ of the agent, another one for every change.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from nodewright.kube import quantity
 from nodewright.kube.objects import Pod
-from nodewright_agent.pods.model import all_containers
+from nodewright_agent import documents
+from nodewright_agent.pods.static import checks
 from nodewright_agent.pods.static.defaults import Tree, defaulted, qos_class
 
 MAX_BYTES = 10 << 20
 HASH, SOURCE, MIRROR, SEEN = (f"kubernetes.io/config.{name}" for name in ("hash", "source", "mirror", "seen"))
 """Upstream's annotations: of static Pods the UID and ``file``, of mirror Pods the UID of what they stand for."""
 PRIORITIES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUANTITIES = ("limits", "requests", "overhead")
 _TOLERATION = {"operator": "Exists", "effect": "NoExecute"}
 
@@ -81,7 +77,7 @@ def parse(data: bytes, file: str, node_name: str, seen: str) -> StaticPod:
         spec["tolerations"] = [*(spec.get("tolerations") or []), dict(_TOLERATION)]
     body.pop("status", None)
     pod = _typed(body)
-    problem = next(_problems(pod), "")
+    problem = next(checks.problems(pod), "")
     if problem:
         raise ManifestError(f"invalid pod: {problem}")
     if resource := api_reference(spec):
@@ -93,13 +89,12 @@ def _decode(data: bytes) -> Tree:
     if len(data) > MAX_BYTES:
         raise ManifestError(f"larger than {MAX_BYTES} bytes")
     try:
-        documents = [msgspec.json.decode(data)]
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        documents = _yaml(data)
-    documents = [document for document in documents if document is not None]
-    if len(documents) > 1:
-        raise ManifestError(f"{len(documents)} documents in one file; a file holds one Pod")
-    raw = documents[0] if documents else None
+        found = [document for document in documents.decode(data) if document is not None]
+    except documents.DocumentError as error:
+        raise ManifestError(f"couldn't parse as pod: {error}") from None
+    if len(found) > 1:
+        raise ManifestError(f"{len(found)} documents in one file; a file holds one Pod")
+    raw = found[0] if found else None
     if not isinstance(raw, dict):
         raise ManifestError("couldn't parse as pod: no object")
     kind, version = raw.get("kind"), raw.get("apiVersion")
@@ -132,15 +127,6 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _yaml(data: bytes) -> list[Any]:
-    import yaml
-
-    try:
-        return list(yaml.load_all(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ManifestError(f"couldn't parse as pod: {' '.join(str(error).split())}") from None
-
-
 def _typed(body: Tree) -> Pod:
     try:
         pod = msgspec.convert(body, Pod, strict=True)
@@ -148,8 +134,6 @@ def _typed(body: Tree) -> Pod:
         raise ManifestError(f"couldn't parse as pod: {error}") from None
     try:
         pod.status.qos_class = qos_class(pod)
-        for text in _quantities(pod):
-            quantity.value(text)
     except ValueError as error:
         raise ManifestError(f"invalid pod: spec: {error}") from None
     pod.status.phase = "Pending"
@@ -157,57 +141,6 @@ def _typed(body: Tree) -> Pod:
         # Elsewhere admission looks it up; these two are the same in every cluster.
         pod.spec.priority = PRIORITIES.get(pod.spec.priority_class_name)
     return pod
-
-
-def _quantities(pod: Pod) -> Iterator[str]:
-    """Give all that has to be a quantity; an API server would have looked at it."""
-    for one in (pod.spec.resources, *(container.resources for container in all_containers(pod))):
-        if one is not None:
-            yield from one.requests.values()
-            yield from one.limits.values()
-    yield from pod.spec.overhead.values()
-    for volume in pod.spec.volumes:
-        if volume.empty_dir is not None and volume.empty_dir.size_limit:
-            yield volume.empty_dir.size_limit
-
-
-def _problems(pod: Pod) -> Iterator[str]:
-    """Give what makes a Pod impossible to run. The API server, where there is one, looks at all of the mirror Pod."""
-    meta, spec = pod.metadata, pod.spec
-    if not _NAME.fullmatch(meta.name) or len(meta.name) > 253:
-        yield f'metadata.name: Invalid value: "{meta.name}": a lowercase RFC 1123 subdomain is needed'
-    if not _LABEL.fullmatch(meta.namespace):
-        yield f'metadata.namespace: Invalid value: "{meta.namespace}"'
-    if not re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,127}", meta.uid):
-        yield f'metadata.uid: Invalid value: "{meta.uid}"'
-    if not spec.containers:
-        yield "spec.containers: Required value"
-    if spec.ephemeral_containers:
-        yield "spec.ephemeralContainers: Forbidden: cannot be set on create"
-    if spec.restart_policy not in ("Always", "OnFailure", "Never"):
-        yield f'spec.restartPolicy: Unsupported value: "{spec.restart_policy}"'
-    if spec.dns_policy not in ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"):
-        yield f'spec.dnsPolicy: Unsupported value: "{spec.dns_policy}"'
-    for field, value in (("hostname", spec.hostname), ("subdomain", spec.subdomain)):
-        if value and not _LABEL.fullmatch(value):
-            yield f'spec.{field}: Invalid value: "{value}"'
-    volumes = [volume.name for volume in spec.volumes]
-    for name in volumes:
-        if not _LABEL.fullmatch(name) or volumes.count(name) > 1:
-            yield f'spec.volumes: Invalid or duplicate value: "{name}"'
-    names = [container.name for container in all_containers(pod)]
-    for container in all_containers(pod):
-        where = f"container {container.name}"
-        if not _LABEL.fullmatch(container.name) or names.count(container.name) > 1:
-            yield f'spec.containers: Invalid or duplicate value: "{container.name}"'
-        if not container.image.strip():
-            yield f"{where}: image: Required value"
-        for mount in container.volume_mounts:
-            if mount.name not in volumes:
-                yield f'{where}: volumeMounts: Not found: "{mount.name}"'
-        for port in container.ports:
-            if not 0 < port.container_port < 65536 or not 0 <= port.host_port < 65536:
-                yield f"{where}: ports: must be between 1 and 65535, inclusive"
 
 
 _REFUSED = {

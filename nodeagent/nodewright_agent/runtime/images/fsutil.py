@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -119,3 +119,17 @@ def locked(path: Path, *, shared: bool = False, blocking: bool = True) -> Iterat
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if blocking else fcntl.LOCK_NB))
         yield file
+
+
+@contextmanager
+def held_alone(path: Path, refusal: Exception) -> Iterator[None]:
+    """Hold flock(2) on `path` for as long as what it stands for is worked on; raises `refusal` when another does.
+
+    The lock ends with the process, however that ends.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, blocking=False))
+        except BlockingIOError:
+            raise refusal from None
+        yield

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
+from nodewright_agent import settingsfile
 from nodewright_agent.eviction import durations
 
 CONFIG_VERSIONS: Final = tuple(f"kubelet.config.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
@@ -100,7 +101,9 @@ def _files(path: Path) -> list[Path]:
 
 def _decode(file: Path) -> _Document:
     try:
-        document = msgspec.convert(_parse(file), _Document)
+        document = msgspec.convert(settingsfile.read(file), _Document)
+    except settingsfile.SettingsFileError as error:
+        raise ProviderConfigError(str(error)) from None
     except msgspec.ValidationError as error:
         raise ProviderConfigError(f"{file}: {error}") from None
     if document.kind != "CredentialProviderConfig" or document.api_version not in CONFIG_VERSIONS:
@@ -108,25 +111,6 @@ def _decode(file: Path) -> _Document:
             f"{file}: is {document.api_version} {document.kind}, not {CONFIG_VERSIONS[0]} CredentialProviderConfig"
         )
     return document
-
-
-def _parse(file: Path) -> Any:
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise ProviderConfigError(f"{file}: {error.strerror}") from None
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        pass  # not JSON: then it has to be YAML
-    try:
-        import yaml
-    except ImportError:
-        raise ProviderConfigError(f"{file}: is not JSON, and PyYAML is not installed to read it as YAML") from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ProviderConfigError(f"{file}: {error}") from None
 
 
 def _problem(provider: Provider, programs: Path) -> str:
