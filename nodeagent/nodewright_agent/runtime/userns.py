@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.runtime import idmap, mounts, processes, syscalls
 from nodewright_agent.runtime.errors import SandboxError
 from nodewright_agent.runtime.spec import MAX_ID, IdRange
@@ -103,7 +104,9 @@ class IdPool:
         directory.mkdir(mode=0o750, exist_ok=True)
         temporary = directory / f".{FILE}"
         temporary.write_bytes(msgspec.json.encode(found))
+        failpoint("userns.written")
         temporary.replace(directory / FILE)
+        failpoint("userns.claimed")
         return found
 
 
@@ -235,6 +238,7 @@ def _try(work: Path, directories: list[Path], user_ns: str) -> None:
     mounts.unmount(str(work / "tmp"))
     upper, below = str(work / "upper"), str(work / "work")
     idmap.mount_overlay(str(work / "root"), directories[:1], upper, below, user_ns, work / "layers")
+    failpoint("userns.probed")
 
 
 def _clear(scratch: Path) -> None:

@@ -383,6 +383,18 @@ async def test_mounts_of_a_container(manager, make_pod, admin, namespace):
     assert text(Path(by_path["/e/inner/file"].source)) == "2"
 
 
+async def test_a_directory_made_for_a_sub_path_is_as_its_volume(manager, make_pod):
+    volumes = [{"name": "disk", "emptyDir": {}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}]
+    mounts = [{"name": one["name"], "mountPath": f"/{one['name']}", "subPath": "a/b"} for one in volumes]
+    pod = await make_pod(volumes, mounts=mounts, securityContext={"fsGroup": 1234})
+    made = await set_up(manager, pod)
+    manager.mounts_for(pod, pod.spec.containers[0], made, {})
+    for name, wanted in (("disk", 0o2777), ("memory", 0o3777)):
+        for below in ("a", "a/b"):
+            path = made[name] / below
+            assert (mode(path), os.stat(path).st_uid, os.stat(path).st_gid) == (wanted, 0, 1234), path
+
+
 async def test_sub_paths_cannot_leave_the_volume(manager, make_pod, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()

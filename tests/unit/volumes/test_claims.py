@@ -12,7 +12,7 @@ from nodewright_agent.pods.volumes import claims
 from nodewright_agent.pods.volumes.errors import ClaimError, VolumeError, failed, unprocessed
 from nodewright_agent.pods.volumes.paths import PodPaths
 from nodewright_agent.pods.volumes.persistent import Claim, mount_options
-from nodewright_agent.pods.volumes.plugin import Host, VolumeContext
+from nodewright_agent.pods.volumes.plugin import Host, Request, VolumeContext
 
 
 class FakeClient:
@@ -100,7 +100,9 @@ def host(of, volume):
 
 async def set_up(tmp_path, where, one=None, **context):
     one = one or pod()
-    return await Claim().set_up(STATIC, one, PodPaths(tmp_path, one.metadata.uid), where, VolumeContext(**context), {})
+    return await Claim().set_up(
+        Request(STATIC, one, PodPaths(tmp_path, one.metadata.uid), where, VolumeContext(**context))
+    )
 
 
 async def test_what_a_pod_has_it_keeps(tmp_path):

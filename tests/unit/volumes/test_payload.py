@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nodewright.kube.api.volumes import DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector
 from nodewright.kube.objects import ConfigMap, ObjectMeta, Pod, Secret
+from nodewright_agent import failpoints
 from nodewright_agent.pods.volumes import atomic, payload
 from nodewright_agent.pods.volumes.errors import VolumeError
 from nodewright_agent.pods.volumes.ownership import fs_group, fs_user
@@ -135,22 +136,24 @@ def test_a_changed_mode_alone_is_an_update(tmp_path):
     assert atomic.write(tmp_path, {"a": File(b"1", 0o600)})
 
 
-@pytest.mark.parametrize("step", ["symlink", "rename"])
-def test_a_crash_leaves_the_old_version_and_the_next_write_repairs(tmp_path, monkeypatch, step):
-    write(tmp_path, a="old")
-    real = getattr(os, step)
-
-    def crash(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, step, crash)
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path, a="new", b="more")
-    monkeypatch.setattr(os, step, real)
-    assert (tmp_path / "a").read_text() == "old"
-    assert write(tmp_path, a="new", b="more")
-    assert (tmp_path / "b").read_text() == "more"
-    assert sorted(os.listdir(tmp_path)) == sorted(["a", "b", "..data", os.readlink(tmp_path / "..data")])
+@pytest.mark.parametrize("then", ["the new version", "back to the old one"])
+@pytest.mark.parametrize("step", ["written", "prepared", "swapped", "linked", "unlinked"])
+def test_killed_at_any_step_one_version_is_seen_and_the_next_write_tidies(tmp_path, step, then):
+    old, new = {"a": "old", "gone": "old"}, {"a": "new", "b": "new"}
+    write(tmp_path, **old)
+    failpoints.configure(f"atomic.{step}=error")
+    try:
+        with pytest.raises(failpoints.FailpointError):
+            write(tmp_path, **new)
+    finally:
+        failpoints.configure("")
+    seen = old if step in ("written", "prepared") else new
+    assert atomic.read(tmp_path) == {name: text.encode() for name, text in seen.items()}
+    assert (tmp_path / "a").read_text() == seen["a"]
+    wanted = new if then == "the new version" else old
+    write(tmp_path, **wanted)
+    assert {name: (tmp_path / name).read_text() for name in wanted} == wanted
+    assert sorted(os.listdir(tmp_path)) == sorted([*wanted, "..data", os.readlink(tmp_path / "..data")])
 
 
 def test_a_full_disk_keeps_the_old_version(tmp_path, monkeypatch):

@@ -4,7 +4,8 @@
     VOLUME/..data -> ..2026_01_02_03_04_05.x1y2z3     swapped by rename
     VOLUME/key -> ..data/key               made once per top-level name
 
-A crash at any point leaves the old version visible; the next write removes what it left.
+A crash at any point leaves one version visible, the old or the new; the next write removes what it left, even where
+there is nothing to change.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from nodewright_agent.failpoints import failpoint
 from nodewright_agent.pods.volumes import ownership
 from nodewright_agent.pods.volumes.payload import File, Payload, check
 from nodewright_agent.runtime.images.fsutil import remove_tree
@@ -28,20 +30,24 @@ def write(directory: Path, payload: Payload, group: int | None = None) -> bool:
     payload = check(payload)
     current = _current(directory)
     if current is not None and _same(directory / current, payload, group) and _visible(directory) == _tops(payload):
+        _tidy(directory, current)
         return False
     version = _write_version(directory, payload, group)
+    failpoint("atomic.written")
     new = directory / _NEW_DATA
     new.unlink(missing_ok=True)
     os.symlink(version, new)
+    failpoint("atomic.prepared")
     os.rename(new, directory / DATA)
+    failpoint("atomic.swapped")
     wanted = _tops(payload)
     for name in sorted(wanted):
         _link(directory, name)
+        failpoint("atomic.linked")
     for name in _visible(directory) - wanted:
         os.unlink(directory / name)
-    for entry in os.listdir(directory):
-        if entry.startswith("..2") and entry != version:
-            remove_tree(directory / entry)
+    failpoint("atomic.unlinked")
+    _tidy(directory, version)
     return True
 
 
@@ -60,6 +66,15 @@ def _current(directory: Path) -> str | None:
     except (FileNotFoundError, OSError):
         return None
     return target if "/" not in target and (directory / target).is_dir() else None
+
+
+def _tidy(directory: Path, version: str) -> None:
+    """Remove all versions but one, and what a write that was cut short has left."""
+    for entry in os.listdir(directory):
+        if entry.startswith("..2") and entry != version:
+            remove_tree(directory / entry)
+        elif entry == _NEW_DATA:
+            os.unlink(directory / entry)
 
 
 def _tops(payload: Payload) -> set[str]:

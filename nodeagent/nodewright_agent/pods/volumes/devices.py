@@ -38,6 +38,7 @@ def devices_for(container: Container, made: Mapping[str, SetUp], space: HostSpac
                 uid=info.st_uid,
                 gid=info.st_gid,
                 access="r" if volume.read_only else "rwm",
+                source=str(volume.path),
             )
         )
     return found

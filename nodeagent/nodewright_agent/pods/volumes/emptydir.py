@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nodewright.kube import quantity
-from nodewright.kube.api.volumes import Volume
 from nodewright.kube.objects import Pod
 from nodewright_agent.pods.volumes import ownership
 from nodewright_agent.pods.volumes.errors import VolumeError
-from nodewright_agent.pods.volumes.objects import Key, Value
-from nodewright_agent.pods.volumes.paths import PodPaths
-from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
+from nodewright_agent.pods.volumes.plugin import Request, SetUp
 from nodewright_agent.runtime import mounts, syscalls
 
 _MODE = 0o777
@@ -27,21 +24,13 @@ class EmptyDir:
 
     read_only = False
 
-    async def set_up(
-        self,
-        volume: Volume,
-        pod: Pod,
-        paths: PodPaths,
-        host: Host,
-        context: VolumeContext,
-        used: dict[Key, Value | None],
-    ) -> SetUp:
+    async def set_up(self, request: Request) -> SetUp:
         """Make the directory once; what is in it survives restarts of containers and of the agent."""
-        source = volume.empty_dir
+        source, pod = request.volume.empty_dir, request.pod
         assert source is not None
-        path, group = paths.volume("empty-dir", volume.name), ownership.fs_group(pod)
+        path, group = request.paths.volume("empty-dir", request.volume.name), ownership.fs_group(pod)
         if source.medium == "Memory":
-            size = memory_limit(pod, source.size_limit, context.allocatable)
+            size = memory_limit(pod, source.size_limit, request.context.allocatable)
             await asyncio.to_thread(make, path, memory=True, size=size, group=group)
         elif source.medium == "":
             await asyncio.to_thread(make, path, memory=False, group=group)
@@ -49,7 +38,7 @@ class EmptyDir:
             await asyncio.to_thread(make, path, memory=True, group=group, pages=page_size(pod, source.medium))
         else:
             raise VolumeError(f'unknown storage medium "{source.medium}"')
-        if propagates(pod, volume.name):
+        if propagates(pod, request.volume.name):
             await asyncio.to_thread(mounts.ensure_shared, path)
         return SetUp(path)
 

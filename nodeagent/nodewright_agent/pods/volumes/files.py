@@ -7,24 +7,21 @@ from datetime import datetime
 
 from nodewright.kube.api.volumes import ServiceAccountTokenProjection, Volume, VolumeProjection
 from nodewright.kube.errors import ApiError
-from nodewright.kube.objects import ConfigMap, Pod, Secret
+from nodewright.kube.objects import ConfigMap, Secret
 from nodewright_agent.pods.volumes import atomic, emptydir, ownership, payload
 from nodewright_agent.pods.volumes.errors import VolumeError
 from nodewright_agent.pods.volumes.objects import Key, Kind, Value
-from nodewright_agent.pods.volumes.paths import PodPaths
 from nodewright_agent.pods.volumes.payload import DEFAULT_MODE, File, Payload
-from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
+from nodewright_agent.pods.volumes.plugin import Request, SetUp
 from nodewright_agent.pods.volumes.tokens import DEFAULT_SECONDS
 
 
 class _Collector:
     """Gathers the files of one volume; remembers what it looked for."""
 
-    def __init__(self, pod: Pod, host: Host, context: VolumeContext, used: dict[Key, Value | None]) -> None:
-        self.pod = pod
-        self.host = host
-        self.context = context
-        self.used = used
+    def __init__(self, request: Request) -> None:
+        self.pod, self.host, self.context = request.pod, request.host, request.context
+        self.used = request.used
         self.renew_at: datetime | None = None
 
     async def config_map(self, name: str, optional: bool) -> ConfigMap | None:
@@ -89,27 +86,19 @@ class Files:
         self._name = name
         self._memory = memory
 
-    async def set_up(
-        self,
-        volume: Volume,
-        pod: Pod,
-        paths: PodPaths,
-        host: Host,
-        context: VolumeContext,
-        used: dict[Key, Value | None],
-    ) -> SetUp:
+    async def set_up(self, request: Request) -> SetUp:
         """Collect the content first: a volume whose sources are missing is not made at all."""
-        collector = _Collector(pod, host, context, used)
-        content = payload.check(await collect(volume, collector))
-        path = paths.volume(self._name, volume.name)
-        group = ownership.fs_group(pod)
+        collector = _Collector(request)
+        content = payload.check(await collect(request.volume, collector))
+        path = request.paths.volume(self._name, request.volume.name)
+        group = ownership.fs_group(request.pod)
 
         def write() -> None:
             emptydir.make(path, memory=self._memory)
             atomic.write(path, content, group)
 
         await asyncio.to_thread(write)
-        return SetUp(path, used, collector.renew_at)
+        return SetUp(path, request.used, collector.renew_at)
 
 
 async def collect(volume: Volume, collector: _Collector) -> Payload:

@@ -7,12 +7,9 @@ import os
 import stat
 from pathlib import Path
 
-from nodewright.kube.api.volumes import HostPathVolumeSource, Volume
-from nodewright.kube.objects import Pod
+from nodewright.kube.api.volumes import HostPathVolumeSource
 from nodewright_agent.pods.volumes.errors import VolumeError
-from nodewright_agent.pods.volumes.objects import Key, Value
-from nodewright_agent.pods.volumes.paths import PodPaths
-from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
+from nodewright_agent.pods.volumes.plugin import Request, SetUp
 from nodewright_agent.runtime.hostspace import HostSpace
 
 _CHECKS = {
@@ -34,19 +31,12 @@ class HostPath:
 
     read_only = False
 
-    async def set_up(
-        self,
-        volume: Volume,
-        pod: Pod,
-        paths: PodPaths,
-        host: Host,
-        context: VolumeContext,
-        used: dict[Key, Value | None],
-    ) -> SetUp:
+    async def set_up(self, request: Request) -> SetUp:
         """Check the type; symlinks in the path are followed, as upstream does."""
-        assert volume.host_path is not None
-        await prepare(volume.host_path, host.space)
-        return SetUp(Path(volume.host_path.path), host=True)
+        source = request.volume.host_path
+        assert source is not None
+        await prepare(source, request.host.space)
+        return SetUp(Path(source.path), host=True)
 
 
 async def prepare(source: HostPathVolumeSource, space: HostSpace) -> None:

@@ -14,9 +14,8 @@ import msgspec
 from nodewright.kube.api.volumes import Volume
 from nodewright.kube.objects import Container, Pod
 from nodewright_agent.pods.ports import ImageProblem
-from nodewright_agent.pods.volumes.objects import Key, Value
 from nodewright_agent.pods.volumes.paths import PodPaths
-from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
+from nodewright_agent.pods.volumes.plugin import Request, SetUp
 from nodewright_agent.runtime import idmap, mountinfo, mounts
 from nodewright_agent.runtime.images.model import Image
 
@@ -28,17 +27,9 @@ class ImageVolume:
 
     read_only = True
 
-    async def set_up(
-        self,
-        volume: Volume,
-        pod: Pod,
-        paths: PodPaths,
-        host: Host,
-        context: VolumeContext,
-        used: dict[Key, Value | None],
-    ) -> SetUp:
+    async def set_up(self, request: Request) -> SetUp:
         """Nothing is made before the image is there; the containers that mount it wait for it."""
-        return SetUp(paths.volume(_KIND, volume.name), read_only=True, options=("noexec",))
+        return SetUp(request.paths.volume(_KIND, request.volume.name), read_only=True, options=("noexec",))
 
 
 def mounted_by(pod: Pod, container: Container) -> list[Volume]:

@@ -28,7 +28,7 @@ from nodewright_agent.pods.volumes.errors import (
 from nodewright_agent.pods.volumes.objects import Key, Kind, ObjectCache, Value
 from nodewright_agent.pods.volumes.paths import PodPaths
 from nodewright_agent.pods.volumes.persistent import release
-from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
+from nodewright_agent.pods.volumes.plugin import Host, Request, SetUp, VolumeContext
 from nodewright_agent.pods.volumes.registry import plugin_for
 from nodewright_agent.pods.volumes.tokens import TokenSource
 from nodewright_agent.runtime import mountinfo
@@ -258,7 +258,7 @@ class _PodVolumes:
 
     async def plug(self, volume: Volume, used: dict[Key, Value | None]) -> SetUp:
         plugin = plugin_for(volume)
-        done = await plugin.set_up(volume, self._pod, self.paths, self._host, self._context, used)
+        done = await plugin.set_up(Request(volume, self._pod, self.paths, self._host, self._context, used))
         self._done[volume.name] = done
         return done
 

@@ -9,15 +9,13 @@ import stat
 from pathlib import Path
 
 from nodewright.kube.api.storage import LocalVolumeSource, PersistentVolume
-from nodewright.kube.api.volumes import HostPathVolumeSource, Volume
+from nodewright.kube.api.volumes import HostPathVolumeSource
 from nodewright.kube.objects import Pod
 from nodewright.kube.selectors import node_selector_matches
 from nodewright_agent.pods.volumes import claims, disks, hostpath, ownership
 from nodewright_agent.pods.volumes.claims import Claimed
 from nodewright_agent.pods.volumes.errors import VolumeError
-from nodewright_agent.pods.volumes.objects import Key, Value
-from nodewright_agent.pods.volumes.paths import PodPaths
-from nodewright_agent.pods.volumes.plugin import Host, SetUp, VolumeContext
+from nodewright_agent.pods.volumes.plugin import Host, Request, SetUp, VolumeContext
 from nodewright_agent.pods.volumes.unsupported import why_not
 
 _OPTIONS = frozenset(
@@ -31,24 +29,17 @@ class Claim:
 
     read_only = False
 
-    async def set_up(
-        self,
-        volume: Volume,
-        pod: Pod,
-        paths: PodPaths,
-        host: Host,
-        context: VolumeContext,
-        used: dict[Key, Value | None],
-    ) -> SetUp:
+    async def set_up(self, request: Request) -> SetUp:
         """Follow the claim and set up what it is bound to; a volume that was set up before is taken as it was."""
+        volume, pod, paths, host = request.volume, request.pod, request.paths, request.host
         known = claims.remembered(paths, volume.name)
         claimed = known or await claims.resolve(volume, pod, host.client)
         claims.check_mode(volume, pod, claimed)
         try:
             _reserve(claimed, pod, host)
             if known is None:
-                _check_node(claimed.volume, context)
-            made = await self._make(claimed, volume, pod, paths, host, fresh=known is None)
+                _check_node(claimed.volume, request.context)
+            made = await _make(claimed, request, fresh=known is None)
         except VolumeError as error:
             error.name = claimed.name
             raise
@@ -58,15 +49,14 @@ class Claim:
             await asyncio.to_thread(claims.remember, paths, volume.name, claimed)
         return made
 
-    async def _make(
-        self, claimed: Claimed, volume: Volume, pod: Pod, paths: PodPaths, host: Host, *, fresh: bool
-    ) -> SetUp:
-        spec = claimed.volume.spec
-        if spec.host_path is not None:
-            return await _host_path(claimed, spec.host_path, host)
-        if spec.local is not None:
-            return await _Local(claimed, spec.local, volume, pod, paths, host).set_up(fresh=fresh)
-        raise why_not(spec.source, spec)
+
+async def _make(claimed: Claimed, request: Request, *, fresh: bool) -> SetUp:
+    spec = claimed.volume.spec
+    if spec.host_path is not None:
+        return await _host_path(claimed, spec.host_path, request.host)
+    if spec.local is not None:
+        return await _local(claimed, spec.local, request, fresh=fresh)
+    raise why_not(spec.source, spec)
 
 
 def _reserve(claimed: Claimed, pod: Pod, host: Host) -> None:
@@ -93,41 +83,31 @@ async def _host_path(claimed: Claimed, source: HostPathVolumeSource, host: Host)
     return SetUp(Path(source.path), host=True, read_only=claimed.read_only)
 
 
-class _Local:
-    """One use of a local volume."""
-
-    def __init__(
-        self, claimed: Claimed, source: LocalVolumeSource, volume: Volume, pod: Pod, paths: PodPaths, host: Host
-    ) -> None:
-        self._claimed, self._source, self._volume, self._pod = claimed, source, volume, pod
-        self._paths, self._host = paths, host
-
-    async def set_up(self, *, fresh: bool) -> SetUp:
-        path, claimed = self._source.path, self._claimed
-        options = mount_options(claimed.volume.spec.mount_options)
-        if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
-            raise VolumeError(f"invalid path: {path} must be absolute and must not contain '..'")
-        mode = await asyncio.to_thread(self._host.space.call, functools.partial(_mode, path))
-        if mode is None:
-            raise VolumeError(f'path "{path}" does not exist', step="MountVolume.NewMounter initialization failed")
-        if claimed.block:
-            if not stat.S_ISBLK(mode):
-                raise VolumeError(f"path {path} is not a block device", step="MapVolume.SetUpDevice failed")
-            return SetUp(Path(path), host=True, device=True, read_only=claimed.read_only)
-        directory = Path(path)
-        if stat.S_ISBLK(mode):
-            directory = self._paths.volume("local-volume", self._volume.name)
-            async with self._host.formatting:
-                kind = self._source.fs_type or "ext4"
-                await disks.mount_device(path, directory, kind, self._host.space, read_only=claimed.read_only)
-        elif not stat.S_ISDIR(mode):
-            raise VolumeError(f"path {path} is neither a directory nor a block device")
-        group = ownership.fs_group(self._pod)
-        if fresh and group is not None and not claimed.read_only:
-            policy = ownership.change_policy(self._pod)
-            work = functools.partial(ownership.hand_over, str(directory), group, policy)
-            await asyncio.to_thread(self._host.space.call, work)
-        return SetUp(directory, host=stat.S_ISDIR(mode), read_only=claimed.read_only, options=options)
+async def _local(claimed: Claimed, source: LocalVolumeSource, request: Request, *, fresh: bool) -> SetUp:
+    path, host = source.path, request.host
+    options = mount_options(claimed.volume.spec.mount_options)
+    if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise VolumeError(f"invalid path: {path} must be absolute and must not contain '..'")
+    mode = await asyncio.to_thread(host.space.call, functools.partial(_mode, path))
+    if mode is None:
+        raise VolumeError(f'path "{path}" does not exist', step="MountVolume.NewMounter initialization failed")
+    if claimed.block:
+        if not stat.S_ISBLK(mode):
+            raise VolumeError(f"path {path} is not a block device", step="MapVolume.SetUpDevice failed")
+        return SetUp(Path(path), host=True, device=True, read_only=claimed.read_only)
+    directory = Path(path)
+    if stat.S_ISBLK(mode):
+        directory = request.paths.volume("local-volume", request.volume.name)
+        async with host.formatting:
+            kind = source.fs_type or "ext4"
+            await disks.mount_device(path, directory, kind, host.space, read_only=claimed.read_only)
+    elif not stat.S_ISDIR(mode):
+        raise VolumeError(f"path {path} is neither a directory nor a block device")
+    group = ownership.fs_group(request.pod)
+    if fresh and group is not None and not claimed.read_only:
+        work = functools.partial(ownership.hand_over, str(directory), group, ownership.change_policy(request.pod))
+        await asyncio.to_thread(host.space.call, work)
+    return SetUp(directory, host=stat.S_ISDIR(mode), read_only=claimed.read_only, options=options)
 
 
 def mount_options(wanted: list[str]) -> tuple[str, ...]:

@@ -65,23 +65,29 @@ class SetUp:
     options: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Request:
+    """One volume of one Pod that is to be set up, and what may be used for it.
+
+    ``used`` is filled with the objects that were looked for, even where that fails: their appearance can be waited for.
+    """
+
+    volume: Volume
+    pod: Pod
+    paths: PodPaths
+    host: Host
+    context: VolumeContext
+    used: dict[Key, Value | None] = field(default_factory=dict)
+
+
 class Plugin(Protocol):
     """One kind of volume. `set_up` is idempotent: it also brings an existing volume up to date.
 
-    Raises VolumeError for what the Pod's owner can mend, ApiError and OSError for the rest. Objects that were looked
-    for are in `used` even then, so that their appearance can be waited for.
+    Raises VolumeError for what the Pod's owner can mend, ApiError and OSError for the rest.
     """
 
     read_only: bool
 
-    async def set_up(
-        self,
-        volume: Volume,
-        pod: Pod,
-        paths: PodPaths,
-        host: Host,
-        context: VolumeContext,
-        used: dict[Key, Value | None],
-    ) -> SetUp:
+    async def set_up(self, request: Request) -> SetUp:
         """Make the volume, or bring it up to date."""
         ...
