@@ -1,13 +1,12 @@
-"""Events of a directory through inotify in the event loop."""
+"""Files that appear in a directory."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from nodewright_agent.runtime import syscalls
+from nodewright_agent.runtime import inotify
 
 
 class DirectoryWatch:
@@ -21,35 +20,25 @@ class DirectoryWatch:
         directory: Path,
         on_name: Callable[[str], None],
         on_overflow: Callable[[], None],
-        mask: int = syscalls.IN_MOVED_TO,
+        mask: int = inotify.MOVED_TO,
     ) -> None:
         self._on_name, self._on_overflow = on_name, on_overflow
-        self._loop = asyncio.get_running_loop()
-        self._fd = syscalls.inotify_init()
+        self._inotify = inotify.Inotify(self._event)
         try:
-            syscalls.inotify_add_watch(self._fd, str(directory), mask | syscalls.IN_ONLYDIR)
+            self._inotify.watch(directory, mask | inotify.ONLY_DIRECTORY)
         except OSError:
-            os.close(self._fd)
+            self.close()
             raise
-        self._loop.add_reader(self._fd, self._read)
 
     def close(self) -> None:
         """Stop; idempotent."""
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+        self._inotify.close()
 
-    def _read(self) -> None:
-        try:
-            data = os.read(self._fd, 65536)
-        except BlockingIOError:
-            return
-        for mask, name in syscalls.inotify_events(data):
-            if mask & syscalls.IN_Q_OVERFLOW:
-                self._on_overflow()
-            elif name and not name.startswith("."):
-                self._on_name(name)
+    def _event(self, _watch: int, mask: int, name: str) -> None:
+        if mask & inotify.OVERFLOW:
+            self._on_overflow()
+        elif name and not name.startswith("."):
+            self._on_name(name)
 
 
 async def appeared(path: Path, act: Callable[[], None], *, timeout: float) -> None:
@@ -59,7 +48,7 @@ async def appeared(path: Path, act: Callable[[], None], *, timeout: float) -> No
         path.parent,
         lambda name: seen.set() if name == path.name else None,
         seen.set,
-        syscalls.IN_CREATE | syscalls.IN_MOVED_TO,
+        inotify.CREATE | inotify.MOVED_TO,
     )
     try:
         act()

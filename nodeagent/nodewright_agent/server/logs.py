@@ -10,7 +10,7 @@ from aiohttp import web
 
 from nodewright.kube import times
 from nodewright_agent.server import logchoice, logfile, logoptions
-from nodewright_agent.server.inotify import DirectoryWatcher
+from nodewright_agent.server.following import DirectoryWatcher
 from nodewright_agent.server.logstream import LogStream
 from nodewright_agent.server.view import PodsView
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from nodewright_agent.server import logfile
 from nodewright_agent.server.crilog import Renderer
-from nodewright_agent.server.inotify import DirectoryWatcher
+from nodewright_agent.server.following import DirectoryWatcher
 from nodewright_agent.server.logoptions import LogOptions
 
 Write = Callable[[bytes], Awaitable[object]]
