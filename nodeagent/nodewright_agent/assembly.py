@@ -14,44 +14,30 @@ from nodewright.kube.events import EventRecorder
 from nodewright.kube.objects import Pod, Service
 from nodewright_agent import heap
 from nodewright_agent.bootstrap.clients import Clients
-from nodewright_agent.config import AgentConfig
+from nodewright_agent.config import AgentConfig, ConfigError
+from nodewright_agent.engine import Context, Engine, Networking
 from nodewright_agent.gates import Gates
 from nodewright_agent.liveconfig.assembly import AgentLive, for_agent
-from nodewright_agent.network.podnet import NetworkConfig, PodNetwork
-from nodewright_agent.node import clusterdns, selfsigned
+from nodewright_agent.node import selfsigned
 from nodewright_agent.node.keeper import NodeKeeper
-from nodewright_agent.node.networking import NodeNetworking
 from nodewright_agent.node.status import unreserved_cpu
-from nodewright_agent.pods import pullassembly, refs, spec
 from nodewright_agent.pods.backoff import BackoffPolicy
+from nodewright_agent.pods.common import Common
 from nodewright_agent.pods.machine import Settings
 from nodewright_agent.pods.manager import PodManager
-from nodewright_agent.pods.operations import Parts, PodOperations
-from nodewright_agent.pods.podfiles import PodFiles
-from nodewright_agent.pods.ports import Clock, Exit
+from nodewright_agent.pods.ports import Clock, Operations
 from nodewright_agent.pods.probes.runner import ProbeRunner
 from nodewright_agent.pods.qos import QosCgroups
-from nodewright_agent.pods.records import Records
-from nodewright_agent.pods.resources import CgroupSettings
-from nodewright_agent.pods.runtimeclass import RuntimeClasses
 from nodewright_agent.pods.static.assembly import build as static_pods
 from nodewright_agent.pods.static.manager import StaticPods
 from nodewright_agent.pods.static.mirrors import MirrorPods
 from nodewright_agent.pods.status import NodeFacts
 from nodewright_agent.pods.status_writer import StatusWriter
-from nodewright_agent.pods.streams import AgentStreams
 from nodewright_agent.pods.trace import Tracer
 from nodewright_agent.pods.view import AgentPodsView
-from nodewright_agent.pods.volumes.manager import VolumeManager
 from nodewright_agent.pods.worker import WorkerDeps
 from nodewright_agent.proxy.config import ProxyConfig
-from nodewright_agent.runtime import cgroup_math, hosttools, userns
 from nodewright_agent.runtime.hostspace import HostSpace
-from nodewright_agent.runtime.images.containerd import Containerd
-from nodewright_agent.runtime.images.store import ImageStore
-from nodewright_agent.runtime.runtime import Runtime
-from nodewright_agent.runtime.sandbox import Sandboxes
-from nodewright_agent.runtime.spec import ExitInfo
 from nodewright_agent.server.authn import Authenticator
 from nodewright_agent.server.authz import Authorizer
 from nodewright_agent.server.server import KubeletServer
@@ -68,9 +54,10 @@ class Node:
     config: AgentConfig
     clients: Clients
     recorder: EventRecorder
-    parts: Parts
+    engine: Engine
+    parts: Common
     keeper: NodeKeeper
-    networking: NodeNetworking
+    networking: Networking
     manager: PodManager
     server: KubeletServer
     live: AgentLive
@@ -136,28 +123,25 @@ class _Assembly:
         clock: Clock,
     ) -> None:
         self._stack, self._config, self._clients = stack, config, clients
-        self._recorder, self._services, self._clock = recorder, services, clock
-        self._space = HostSpace(config.host_mounts, config.host_root)
-        self._managers: list[PodManager] = []  # none until the parts below it are there
+        self._recorder, self._clock = recorder, clock
+        space = HostSpace(config.host_mounts, config.host_root)
+        self._context = Context(stack, config, clients, recorder, services, clock, space)
 
     async def node(self) -> Node:
         """Build it."""
         config, clients, recorder, clock = self._config, self._clients, self._recorder, self._clock
-        images = pullassembly.store(config)
-        self._stack.push_async_callback(images.close)
-        network = self._network()
-        runtime = await self._runtime()
-        qos = QosCgroups(runtime.cgroups, config.cgroup_root, self._holdings)
+        engine = await _engine(self._context)
+        qos = QosCgroups(engine.containers.cgroups, config.cgroup_root, self._holdings)
         qos.prepare()
-        keeper = NodeKeeper(clients, config, recorder, images.list, clock)
-        parts = await self._parts(images, network, runtime, keeper)
-        prober = ProbeRunner(runtime, recorder, clock, config.node_ip, lambda cid: _wake(deps, cid))
-        mirrors, deps = self._workers(parts, prober, keeper)
-        gates = Gates(config, keeper, runtime.info.app_armor, lambda pod: upkeep.admit(pod))
+        keeper = NodeKeeper(clients, config, recorder, engine.shown, clock)
+        parts, operations = await engine.work(keeper)
+        prober = ProbeRunner(engine.containers, recorder, clock, config.node_ip, lambda cid: _wake(deps, cid))
+        mirrors, deps = self._workers(parts, operations, prober, keeper, engine.scheme)
+        gates = Gates(config, keeper, engine.app_armor, lambda pod: upkeep.admit(pod))
         manager = PodManager(
             clients.node, config.node_name, deps, parts.records, gates.admit, gates.resize, gates.preempt
         )
-        self._managers.append(manager)
+        self._context.managers.append(manager)
         trimmer = heap.Trimmer()
         self._stack.callback(trimmer.busy)
         manager.room_listeners += [qos.refresh, trimmer.idle]
@@ -166,96 +150,21 @@ class _Assembly:
             qos.enforce(unreserved_cpu(config, keeper.facts), memory, recorder, keeper.reference)
         else:
             qos.release()
-        upkeep = build_upkeep(config, runtime, manager, images, keeper, recorder, clock)
+        upkeep = build_upkeep(
+            config, engine.containers, manager, engine.images, keeper, recorder, clock, engine.written
+        )
         self._stack.push_async_callback(upkeep.usage.close)
         deps.started = upkeep.counters.pod_start.observe
-        server = _server(config, clients, manager, parts, upkeep, keeper, prober)
+        server = _server(config, clients, manager, engine, parts, upkeep, keeper, prober)
         self._stack.push_async_callback(server.stop)
-        networking = NodeNetworking(clients.cluster, keeper, network, config)
+        networking = engine.networking(keeper)
         static = static_pods(config, manager, mirrors, recorder, keeper.reference, clock)
-        live = for_agent(config, clients.cluster, runtime, keeper.refresh, upkeep.apply)
-        return Node(config, clients, recorder, parts, keeper, networking, manager, server, live, static, upkeep)
+        live = for_agent(config, clients.cluster, engine.containers, keeper.refresh, upkeep.apply)
+        return Node(config, clients, recorder, engine, parts, keeper, networking, manager, server, live, static, upkeep)
 
-    def _network(self) -> PodNetwork:
-        config = self._config
-        network = PodNetwork(
-            NetworkConfig(state_dir=config.state / "network", cluster_cidr=config.cluster_cidr, mtu=config.pod_mtu)
-        )
-        self._stack.callback(network.close)
-        return network
-
-    async def _runtime(self) -> Runtime:
-        config, space = self._config, self._space
-        space.check({"log_dir": config.logs}, {})
-        runc, monitor = await asyncio.to_thread(hosttools.prepare, space, config.host_tools, config.runc, config.conmon)
-        runtime = Runtime(
-            run_dir=config.run / "rt",
-            state_dir=config.state / "runtime",
-            cgroup_root=config.cgroup_root,
-            runc=runc,
-            monitor=monitor,
-            host=space,
-            on_exit=lambda cid, info: _ended(self._managers, cid, info),
-        )
-        await runtime.open()
-        self._stack.push_async_callback(runtime.close)
-        await runtime.know(config.runtime_handlers.values())
-        return runtime
-
-    async def _parts(self, images: ImageStore, network: PodNetwork, runtime: Runtime, keeper: NodeKeeper) -> Parts:
-        config, client, services = self._config, self._clients.node, self._services
-        sources = [Containerd(images, self._space) for name in config.image_sources if name == "containerd"]
-        records = Records(config.state / "pods")
-        users = await self._users(runtime)
-        keeper.user_namespaces = users.supported
-        keeper.recursive_read_only = runtime.info.recursive_read_only
-        keeper.handlers = {name: runtime.info.handlers[path] for name, path in config.runtime_handlers.items()}
-        return Parts(
-            runtime=runtime,
-            sandboxes=Sandboxes(config.run / "sb", private=not self._space.separate),
-            users=users,
-            network=network,
-            volumes=self._volumes(runtime),
-            puller=pullassembly.puller(config, images, client, self._recorder, self._clock, sources),
-            classes=RuntimeClasses(client, records, config.runtime_handlers),
-            files=PodFiles(config, self._space, lambda: clusterdns.addresses(services.get(clusterdns.SERVICE))),
-            records=records,
-            events=self._recorder,
-            node=_settings(config, runtime, keeper),
-            host_ips=(config.node_ip,),
-            allocatable=keeper.allocatable,
-            node_name=config.node_name,
-            node_labels=lambda: keeper.node.metadata.labels if keeper.node is not None else None,
-            services=services.values,
-        )
-
-    async def _users(self, runtime: Runtime) -> userns.UserNamespaces:
-        config = self._config
-        roots = [Path(config.image_root), config.state]
-        problem = await asyncio.to_thread(userns.probe, runtime.layout.run / "userns-probe", roots)
-        state = config.state / "pods"
-        return userns.for_node(state, config.userns_range, config.userns_ids_per_pod, config.max_pods, problem)
-
-    def _volumes(self, runtime: Runtime) -> VolumeManager:
-        def failed(pod: Pod, message: str) -> None:
-            self._recorder.event(refs.reference(pod), "Warning", "FailedMount", message)
-
-        def awaken(uid: str) -> None:
-            for manager in self._managers:
-                manager.volumes_changed(uid)
-
-        volumes = VolumeManager(
-            self._clients.node,
-            self._config.state,
-            on_failed=failed,
-            on_wake=awaken,
-            space=self._space,
-            recursive_read_only=runtime.info.recursive_read_only,
-        )
-        self._stack.push_async_callback(volumes.close)
-        return volumes
-
-    def _workers(self, parts: Parts, prober: ProbeRunner, keeper: NodeKeeper) -> tuple[MirrorPods | None, WorkerDeps]:
+    def _workers(
+        self, parts: Common, operations: Operations, prober: ProbeRunner, keeper: NodeKeeper, scheme: str
+    ) -> tuple[MirrorPods | None, WorkerDeps]:
         config, clock = self._config, self._clock
         tracer = Tracer(config.state / "trace", f"agent {config.node_name}", clock)
         self._stack.callback(tracer.flush)
@@ -267,35 +176,38 @@ class _Assembly:
             self._stack.push_async_callback(mirrors.close)
             keeper.on_change(lambda node: mirrors.check_all())
         return mirrors, WorkerDeps(
-            operations=PodOperations(parts),
+            operations=operations,
             status=mirrors or NobodyWatches(),
             events=self._recorder,
             probes=prober,
             tracer=tracer,
             clock=clock,
-            node=NodeFacts(parts.host_ips),
+            node=NodeFacts(parts.host_ips, scheme),
             settings=Settings(BackoffPolicy(config.crash_backoff_initial, config.crash_backoff_max)),
             image_backoff=BackoffPolicy(config.image_backoff_initial, config.image_backoff_max),
         )
 
     def _holdings(self) -> list[Pod]:
-        return [pod for manager in self._managers for pod in manager.holdings()]
+        return [pod for manager in self._context.managers for pod in manager.holdings()]
 
 
-def _settings(config: AgentConfig, runtime: Runtime, keeper: NodeKeeper) -> spec.NodeSettings:
-    return spec.NodeSettings(
-        cgroup_root=config.cgroup_root,
-        memory_capacity=keeper.facts.memory,
-        seccomp_directory=config.state / "seccomp",
-        log_root=config.logs,
-        cgroups=CgroupSettings(
-            cpu_quota=config.cpu_cfs_quota,
-            cpu_period=round(config.cpu_cfs_quota_period * 1_000_000),
-            pod_pids_limit=config.pod_pids_limit,
-            page_sizes=runtime.cgroups.hugepage_sizes(cgroup_math.kubepods_path(config.cgroup_root)),
-        ),
-        single_process_oom_kill=config.single_process_oom_kill,
-        app_armor=runtime.info.app_armor_default,
+async def _engine(context: Context) -> Engine:
+    if context.config.container_runtime_endpoint:
+        # Late: a node that runs its containers itself neither has nor pays for what this needs.
+        try:
+            from nodewright_agent.remote.assembly import Remote
+        except ImportError as error:
+            raise ConfigError(f"container_runtime_endpoint: {_lacking(error)}") from error
+        return await Remote.open(context)
+    from nodewright_agent.builtin import BuiltIn
+
+    return await BuiltIn.open(context)
+
+
+def _lacking(error: ImportError) -> str:
+    return (
+        f"{error}: another runtime is spoken to by gRPC; install nodewright with its extra cri "
+        "(pip install 'nodewright[cri]'); the image nodewright/agent does not have it"
     )
 
 
@@ -303,7 +215,8 @@ def _server(
     config: AgentConfig,
     clients: Clients,
     manager: PodManager,
-    parts: Parts,
+    engine: Engine,
+    parts: Common,
     upkeep: Upkeep,
     keeper: NodeKeeper,
     prober: ProbeRunner,
@@ -318,7 +231,7 @@ def _server(
     view = AgentPodsView(manager, parts.runtime, config, parts.files.cluster_dns)
     return KubeletServer(
         view,
-        streams=AgentStreams(manager, parts.runtime, parts.sandboxes, view.pods),
+        streams=engine.streams(manager, view.pods),
         node_name=config.node_name,
         tls=ServingTLS(cert, key, client_ca),
         authenticator=Authenticator(clients.node),
@@ -330,11 +243,6 @@ def _server(
         address=config.bind_address,
         port=config.port,
     )
-
-
-def _ended(managers: list[PodManager], container_id: str, info: ExitInfo) -> None:
-    for manager in managers:  # none yet while the runtime is being opened: recovery reads what it found
-        manager.exited(container_id, Exit(info.code, info.finished_at or 0.0, info.oom_killed, info.reason))
 
 
 def _wake(deps: WorkerDeps, container_id: str) -> None:

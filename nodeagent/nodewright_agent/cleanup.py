@@ -82,13 +82,22 @@ def steps(config: AgentConfig) -> list[Step]:
     space = HostSpace(config.host_mounts, config.host_root)
     # Here and not in the host's namespace, where the image's own files are not.
     directories = _directories(config)
+    elsewhere: list[Step] = [("sandboxes", lambda: _sandboxes(config))] if config.container_runtime_endpoint else []
     return [
+        *elsewhere,
         ("containers", lambda: _containers(config)),
         ("mounts", lambda: space.call(lambda: _mounts(directories))),
         ("network", _network),
         ("service rules", _proxy),
         ("files", lambda: space.call(lambda: _files(directories))),
     ]
+
+
+def _sandboxes(config: AgentConfig) -> list[str]:
+    """Have another runtime remove what it runs for this node."""
+    from nodewright_agent.remote import cleanup
+
+    return cleanup.remove_all(config.container_runtime_endpoint, config.node_name)
 
 
 def _containers(config: AgentConfig) -> list[str]:

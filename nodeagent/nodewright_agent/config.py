@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from nodewright_agent import settingsfile
 from nodewright_agent.configcheck import check
 from nodewright_agent.runtime.images.pullsettings import PullSettings
 
@@ -65,6 +66,11 @@ class AgentConfig(PullSettings, msgspec.Struct, kw_only=True, forbid_unknown_fie
     """Where the host's files are read, such as ``/proc/1/root``."""
     host_tools: str = ""
     """A directory with conmon and runc that is installed on the host at start; empty: ``runc`` and ``conmon`` are."""
+    container_runtime_endpoint: str = ""
+    """Another runtime's CRI v1 socket, such as ``unix:///run/containerd/containerd.sock``, that runs the containers,
+    pulls their images and gives them addresses; empty: the agent does all that itself."""
+    image_service_endpoint: str = ""
+    """Where that runtime's ImageService is; empty: at the same socket."""
     image_sources: list[Literal["containerd"]] = []
     """Where images are looked for before their registry."""
 
@@ -187,11 +193,10 @@ def load(path: str | Path | None = None, **overrides: Any) -> AgentConfig:
 
     Raises ``ConfigError`` with the file, the field and the reason.
     """
-    data: Any = {}
-    if path is not None:
-        data = _read(Path(path))
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path}: expected a mapping of settings, found {type(data).__name__}")
+    try:
+        data = settingsfile.read(Path(path)) if path is not None else {}
+    except settingsfile.SettingsFileError as error:
+        raise ConfigError(str(error)) from None
     try:
         config = msgspec.convert({**data, **{k: v for k, v in overrides.items() if v is not None}}, AgentConfig)
     except msgspec.ValidationError as error:
@@ -222,22 +227,3 @@ def default_address() -> str:
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])
-
-
-def _read(path: Path) -> Any:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        pass  # not JSON: then it has to be YAML
-    try:
-        import yaml
-    except ImportError:
-        raise ConfigError(f"{path}: is not JSON, and PyYAML is not installed to read it as YAML") from None
-    try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {error}") from None

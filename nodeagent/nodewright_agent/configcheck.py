@@ -43,6 +43,7 @@ def check(config: AgentConfig) -> list[str]:
         limit = f"longer than {MAX_RUN_DIR} characters; sockets below it would not fit"
         problems.append(f"run_dir: {config.run_dir!r} is {limit}")
     _check_host(config, problems)
+    _check_endpoint(config, problems)
     _check_static(config, problems)
     for field in ("node_ip", "bind_address", "healthz_bind_address"):
         _check_ip(field, getattr(config, field), problems)
@@ -87,6 +88,21 @@ def _check_host(config: AgentConfig, problems: list[str]) -> None:
             problems.append(f"omit_node_labels[{index}]: {name!r} is none of {', '.join(OWN_LABELS)}")
 
 
+def _check_endpoint(config: AgentConfig, problems: list[str]) -> None:
+    """Check what goes with another runtime: what it does itself is not ours to set."""
+    for field in ("container_runtime_endpoint", "image_service_endpoint"):
+        value = getattr(config, field)
+        if value and not value.startswith("unix:///"):
+            problems.append(f"{field}: {value!r} is no unix:///PATH")
+    if not config.container_runtime_endpoint:
+        if config.image_service_endpoint:
+            problems.append("image_service_endpoint: goes with container_runtime_endpoint only")
+        return
+    for field in ("image_sources", "runtime_handlers", "host_tools", "pod_mtu"):
+        if getattr(config, field):
+            problems.append(f"{field}: with container_runtime_endpoint that is the runtime's affair; leave it out")
+
+
 def _check_static(config: AgentConfig, problems: list[str]) -> None:
     path = config.static_pod_path
     if path and (not os.path.isabs(path) or ".." in Path(path).parts):
@@ -95,7 +111,7 @@ def _check_static(config: AgentConfig, problems: list[str]) -> None:
         return
     if not path:
         problems.append("static_pod_path: needed with standalone, which runs nothing else")
-    if not config.pod_cidr:
+    if not config.pod_cidr and not config.container_runtime_endpoint:
         problems.append("pod_cidr: needed with standalone: there is no Node to have one")
     if config.kubeconfig or config.bootstraps:
         problems.append("standalone: kubeconfig and bootstrap lead to an API server; leave them out")

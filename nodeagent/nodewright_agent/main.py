@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from nodewright.kube.backoff import Backoff
@@ -25,13 +23,15 @@ from nodewright_agent.assembly import Node, assemble
 from nodewright_agent.bootstrap.clients import Clients, connect
 from nodewright_agent.config import AgentConfig, ConfigError
 from nodewright_agent.health import Health, served
-from nodewright_agent.pods import namespaces, podfiles
-from nodewright_agent.pods.recovery import Found, Recovered, recover
+from nodewright_agent.pods.recovery import Recovered, recover
+from nodewright_agent.runtime.images.fsutil import held_alone
 from nodewright_agent.standalone import LoggedEvents
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 2.0
+EVENT_PAUSE = 0.5
+"""Seconds that events wait, while the pod that they tell about starts: its containers and status come first."""
 LASTING = ("events", "services", "network", "identity", "node", "pods", "static pods")
 """Tasks that end only by an error that the agent cannot live with."""
 
@@ -43,7 +43,9 @@ async def run(config: AgentConfig, ready: Callable[[Node], None] | None = None) 
     """
     heap.share()
     _directories(config)
-    with _sole_agent(config):
+    # Two agents on one state directory would fight over its containers.
+    other = ConfigError(f"another agent is running with state_dir {config.state}")
+    with held_alone(config.state / "agent.lock", other):
         health = Health()
         async with served(health, config), connect(config) as clients:
             await _serve(config, clients, health, ready)
@@ -51,10 +53,10 @@ async def run(config: AgentConfig, ready: Callable[[Node], None] | None = None) 
 
 async def _serve(config: AgentConfig, clients: Clients, health: Health, ready: Callable[[Node], None] | None) -> None:
     events = LoggedEvents if config.standalone else EventRecorder
-    recorder = events(clients.node, component="kubelet", instance=config.node_name)
+    recorder = events(clients.node, component="kubelet", instance=config.node_name, pause=EVENT_PAUSE)
     services: WatchCache[Service] = WatchCache(clients.cluster, SERVICES, type=Service, name="services")
     async with assemble(config, clients, recorder, services, time.time) as node:
-        found = await _found(node)
+        found = await node.engine.found()
         recovered = recover(found)
         counts = {"pods": len(recovered.restored), "orphans": len(recovered.orphans)}
         log.info("agent starts", extra={"node": config.node_name, **counts})
@@ -118,17 +120,6 @@ def _works(
     }
 
 
-async def _found(node: Node) -> Found:
-    parts = node.parts
-    parts.sandboxes.prepare()
-    containers = await parts.runtime.list()
-    sandboxes = parts.sandboxes.list()
-    whole = frozenset(uid for uid in sandboxes if namespaces.whole(parts.runtime, parts.sandboxes, uid))
-    written = frozenset(uid for uid in whole if podfiles.complete(parts.records.directory(uid)))
-    traces = frozenset([*sandboxes, *parts.volumes.known(), *parts.records.uids()])
-    return Found(parts.records.load(), containers, whole, written, traces)
-
-
 async def _relay(wait: Callable[[], Awaitable[object]], event: asyncio.Event) -> None:
     await wait()
     event.set()
@@ -156,20 +147,6 @@ def _directories(config: AgentConfig) -> None:
             path.mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError as error:
         raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _sole_agent(config: AgentConfig) -> Iterator[None]:
-    """Hold the state directory: two agents on one would fight over its containers. Raises ``ConfigError``."""
-    fd = os.open(config.state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another agent is running with state_dir {config.state}") from None
-        yield
-    finally:
-        os.close(fd)
 
 
 def _stop_signals() -> asyncio.Event:

@@ -6,8 +6,10 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from nodewright.kube.objects import Pod
 from nodewright_agent.config import AgentConfig
@@ -16,15 +18,25 @@ from nodewright_agent.eviction.manager import EvictionManager, Reclaimers
 from nodewright_agent.node.keeper import NodeKeeper
 from nodewright_agent.node.logind import Logind
 from nodewright_agent.node.shutdown import ShutdownManager, periods
+from nodewright_agent.pods.containers import Containers
 from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.ports import Clock, Events
 from nodewright_agent.runtime.images import gc
 from nodewright_agent.runtime.images.errors import ImageError
-from nodewright_agent.runtime.images.store import ImageStore
-from nodewright_agent.runtime.runtime import Runtime
 from nodewright_agent.server import nodemetrics
 from nodewright_agent.server.nodemetrics import NodeCounters
 from nodewright_agent.usage.collect import UsageReader
+from nodewright_agent.usage.disk import Count
+
+
+class NodeImages(gc.Store, Protocol):
+    """What is needed of the images."""
+
+    def usage(self) -> tuple[int, int]:
+        """Bytes and entries of all images. Blocking."""
+
+    def id_of(self, ref: str) -> str:
+        """The id that a name leads to; else "". Raises ImageError."""
 
 
 @dataclass(slots=True)
@@ -75,16 +87,17 @@ class Upkeep:
 
 def build(
     config: AgentConfig,
-    runtime: Runtime,
+    runtime: Containers,
     manager: PodManager,
-    images: ImageStore,
+    images: NodeImages,
     keeper: NodeKeeper,
     events: Events,
     clock: Clock,
+    written: Callable[[], Awaitable[Mapping[str, Count]]] | None = None,
 ) -> Upkeep:
     """Put the parts together, with the settings of the file, and give the keeper its conditions."""
     counters = NodeCounters()
-    usage = UsageReader(manager, runtime, config, images.usage, time.time)
+    usage = UsageReader(manager, runtime, config, images.usage, time.time, written)
     root = Path(config.image_root)
 
     def in_use() -> set[str]:
@@ -137,7 +150,7 @@ def build(
     return made
 
 
-def _names(images: ImageStore, reference: str) -> list[str]:
+def _names(images: NodeImages, reference: str) -> list[str]:
     """The id of the image that a reference means now; nothing where it is not there, or is no reference."""
     try:
         found = images.id_of(reference)

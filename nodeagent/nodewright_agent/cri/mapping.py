@@ -16,6 +16,8 @@ from nodewright_agent.runtime.images.model import Image
 from nodewright_agent.runtime.sandbox import SandboxPaths
 from nodewright_agent.runtime.spec import ContainerSpec, Device, Mount, Resources
 
+_OOM_GROUP = "memory.oom.group"
+"""The one value of cgroup v2 that every kubelet asks for."""
 _PROPAGATION = {0: "rprivate", 1: "rslave", 2: "rshared"}
 
 
@@ -68,6 +70,7 @@ def container_spec(cid: str, config: Any, image: Image, place: Place) -> Contain
         devices=list(devices(config)),
         resources=resources(config.linux.resources, place.page_sizes),
         oom_score_adj=config.linux.resources.oom_score_adj,
+        oom_group=config.linux.resources.unified.get(_OOM_GROUP) == "1",
         runtime=place.program,
         capabilities=granted,
         privileged=context.privileged,
@@ -121,7 +124,9 @@ def _mount(mount: Any) -> Mount:
     destination = mount.container_path if mount.container_path.startswith("/") else f"/{mount.container_path}"
     # What leads to a place in an image has been followed inside the image.
     source = mount.host_path if mount.HasField("image") else os.path.realpath(mount.host_path)
-    return Mount(source, destination, "bind", ["rbind", _PROPAGATION[mount.propagation], access])
+    # An image volume is without execution (KEP-4639); CRI leaves that to the runtime.
+    more = ["noexec"] if mount.HasField("image") else []
+    return Mount(source, destination, "bind", ["rbind", _PROPAGATION[mount.propagation], access, *more])
 
 
 def make_sources(config: Any) -> None:
@@ -184,9 +189,11 @@ def resources(given: Any, page_sizes: Sequence[str]) -> Resources:
     A kubelet forbids huge pages of each size by a limit of 0, also where the kernel limits none: containerd leaves that
     out, and so do we. A limit that would give some is refused there.
     """
-    for field in ("cpuset_cpus", "cpuset_mems", "unified"):
+    for field in ("cpuset_cpus", "cpuset_mems"):
         if getattr(given, field):
             raise Lacking(f"resources.{field} is not implemented")
+    if others := sorted(set(given.unified) - {_OOM_GROUP}):
+        raise Lacking(f"resources.unified: {', '.join(others)} is not implemented")
     pages = {entry.page_size: entry.limit for entry in given.hugepage_limits}
     if unknown := [size for size, limit in pages.items() if limit and size not in page_sizes]:
         raise Lacking(f"resources.hugepage_limits: this kernel cannot limit pages of {', '.join(unknown)}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import inspect
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -28,6 +27,7 @@ from nodewright_agent.cri.settings import Settings
 from nodewright_agent.cri.streaming import Streaming
 from nodewright_agent.runtime import userns
 from nodewright_agent.runtime.errors import RuntimeUnavailable
+from nodewright_agent.runtime.images.fsutil import held_alone
 from nodewright_agent.runtime.images.store import ImageStore
 from nodewright_agent.runtime.runtime import Runtime
 from nodewright_agent.runtime.sandbox import Sandboxes
@@ -64,7 +64,10 @@ async def serve(settings: Settings, ready: Callable[[], None] | None = None) -> 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with _sole_server(settings):
+    settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Two servers would end each other's containers.
+    other = RuntimeUnavailable(f"another CRI server uses {settings.root}")
+    with held_alone(settings.root / "lock", other):
         async with assembled(settings) as (parts, services):
             server = grpc.aio.server(
                 options=[
@@ -208,18 +211,3 @@ def _following(method: Callable[[Any], AsyncIterator[Any]]) -> Callable[[Any, An
             yield event
 
     return stream
-
-
-@contextlib.contextmanager
-def _sole_server(settings: Settings) -> Iterator[None]:
-    """Only one server may use a root: two would end each other's containers. Raises RuntimeUnavailable."""
-    settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(settings.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeUnavailable(f"another CRI server uses {settings.root}") from None
-        yield
-    finally:
-        os.close(fd)

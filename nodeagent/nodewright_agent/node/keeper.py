@@ -18,7 +18,7 @@ from nodewright_agent.config import AgentConfig
 from nodewright_agent.node.conditions import doubted, node_conditions, transitions
 from nodewright_agent.node.facts import HostFacts, read_facts
 from nodewright_agent.node.registration import register
-from nodewright_agent.node.status import allocatable, changed, extended, node_status, node_status_patch
+from nodewright_agent.node.status import OtherRuntime, allocatable, changed, extended, node_status, node_status_patch
 from nodewright_agent.pods.ports import Clock, Events
 from nodewright_agent.pods.times import rfc3339
 from nodewright_agent.runtime.features import RuntimeFeatures
@@ -56,6 +56,8 @@ class NodeKeeper:
         """Whether mounts can be made read-only with those below them."""
         self.handlers: Mapping[str, RuntimeFeatures] = {}
         """What the runtime handlers of the settings can do of this."""
+        self.other: OtherRuntime | None = None
+        """The runtime that runs the containers, where that is not the agent itself."""
         self.node: Node | None = None
         self.known = asyncio.Event()
         """Set once ``node`` is what the API server has: before, nobody can say which pods it would match."""
@@ -125,6 +127,7 @@ class NodeKeeper:
             user_namespaces=self.user_namespaces,
             recursive_read_only=self.recursive_read_only,
             handlers=self.handlers,
+            other=self.other,
         )
 
     def allocatable(self) -> dict[str, str]:

@@ -43,6 +43,16 @@ DECLARED = (
 DECLARED_WITH_USER_NAMESPACES = ("UserNamespacesHostNetworkSupport",)
 """Those of a host that has user namespaces for pods: with the host's network too (KEP-5607)."""
 
+
+class OtherRuntime(msgspec.Struct, frozen=True, kw_only=True):
+    """What another runtime, that runs the node's containers, says of itself."""
+
+    version: str
+    handlers: Mapping[str, RuntimeFeatures]
+    supplemental_groups_policy: bool
+    user_namespaces_host_network: bool
+
+
 _HEARTBEATS = ("lastHeartbeatTime",)
 
 
@@ -101,10 +111,11 @@ def node_status(
     user_namespaces: bool = False,
     recursive_read_only: bool = False,
     handlers: Mapping[str, RuntimeFeatures] | None = None,
+    other: OtherRuntime | None = None,
 ) -> NodeStatus:
     """Return the whole status that this node owns; ``present`` is what the API has, for extended resources.
 
-    ``handlers``: what those of the settings can do of what the node can.
+    ``handlers``: what those of the settings can do of what the node can. ``other``: it runs the containers, not we.
     """
     node = RuntimeFeatures(recursive_read_only=recursive_read_only, user_namespaces=user_namespaces)
     known = {**dict.fromkeys(BUILT_IN_HANDLERS, node), **(handlers or {})}
@@ -121,20 +132,35 @@ def node_status(
             boot_id=facts.boot_id,
             kernel_version=facts.kernel_version,
             os_image=facts.os_image,
-            container_runtime_version=RUNTIME_VERSION,
+            container_runtime_version=other.version if other is not None else RUNTIME_VERSION,
             kubelet_version=KUBELET_VERSION,
             kube_proxy_version="",
             operating_system="linux",
             architecture=facts.architecture,
         ),
         images=_images(images),
-        runtime_handlers=[
+        runtime_handlers=_handlers(other.handlers)
+        if other is not None
+        else [
             _handler(name, node, known.get(name) or RuntimeFeatures())
             for name in (*BUILT_IN_HANDLERS, *sorted(config.runtime_handlers))
         ],
-        features=NodeFeatures(supplemental_groups_policy=True),
-        declared_features=sorted((*DECLARED, *(DECLARED_WITH_USER_NAMESPACES if user_namespaces else ()))),
+        features=NodeFeatures(supplemental_groups_policy=other is None or other.supplemental_groups_policy),
+        declared_features=_declared(user_namespaces, other),
     )
+
+
+def _handlers(handlers: Mapping[str, RuntimeFeatures]) -> list[NodeRuntimeHandler]:
+    everything = RuntimeFeatures(recursive_read_only=True, user_namespaces=True)
+    return [_handler(name, everything, own) for name, own in sorted(handlers.items())]
+
+
+def _declared(user_namespaces: bool, other: OtherRuntime | None) -> list[str]:
+    # The streams of another runtime are its own: old ones have no WebSockets of today's protocols.
+    own = [name for name in DECLARED if other is None or name != "ExtendWebSocketsToKubelet"]
+    if other is not None:
+        user_namespaces = other.user_namespaces_host_network
+    return sorted((*own, *(DECLARED_WITH_USER_NAMESPACES if user_namespaces else ())))
 
 
 def _handler(name: str, node: RuntimeFeatures, own: RuntimeFeatures) -> NodeRuntimeHandler:

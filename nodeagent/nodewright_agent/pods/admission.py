@@ -9,6 +9,7 @@ from nodewright.kube.objects import NodeSelector, Pod
 from nodewright.kube.selectors import node_selector_matches
 from nodewright_agent.network import hostports
 from nodewright_agent.pods import resources
+from nodewright_agent.pods.static.manifest import is_static
 from nodewright_agent.runtime import sysctls
 
 
@@ -98,7 +99,7 @@ def resize_refusal(pod: Pod, others: Iterable[Pod], allocatable: Mapping[str, st
 
     ``pod`` with the resources it wishes for, ``others`` with those they hold.
     """
-    if resources.is_static(pod):
+    if is_static(pod):
         return "Infeasible", "In-place resize of static-pods is not supported"
     for name in ("memory", "cpu"):
         read = resources.reader(name)

@@ -22,6 +22,8 @@ from nodewright_agent.runtime.errors import ContainerRuntimeError
 from nodewright_agent.runtime.spec import ExecResult
 
 MAX_BODY = 10 * 1024
+_MAX_HEADER, _MAX_HEADERS = 64 << 10, 128
+"""Bytes of one line before the body, and their number. Go takes 10 MiB of all."""
 MAX_REDIRECTS = 10
 PROBE_AGENT, HOOK_AGENT = "kube-probe/1.36", "kube-lifecycle/1.36"
 
@@ -59,11 +61,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a server answered in the end; ``redirected``: it sent us to another host, where we did not go."""
+    """What a server answered in the end; ``redirected``: it sent us to another host, where we did not go.
+
+    ``cut``: why the body did not come to its end, in Go's words; one that is longer than ``MAX_BODY`` may have none.
+    """
 
     status: int
     body: str
     redirected: bool
+    cut: str = ""
 
 
 async def run_command(runtime: Executor, cid: str, argv: Sequence[str], timeout: float | None) -> Answer:
@@ -94,6 +100,9 @@ async def http_get(url: URL, action: HTTPGetAction, agent: str, timeout: float) 
             timeout=limit,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+            max_headers=_MAX_HEADERS,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         ) as session:
             for _ in range(MAX_REDIRECTS):
@@ -101,14 +110,27 @@ async def http_get(url: URL, action: HTTPGetAction, agent: str, timeout: float) 
                     following = _following(response)
                     away = following is not None and following.host != url.host
                     if following is None or away:
-                        body = (await response.content.read(MAX_BODY)).decode(errors="replace")
-                        return Response(response.status, body, away)
+                        body, cut = await _body(response.content)
+                        return Response(response.status, body, away, cut)
                     target = following
         return f'Get "{target}": stopped after {MAX_REDIRECTS} redirects'
     except TimeoutError:
         return f'Get "{target}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
     except (aiohttp.ClientError, ValueError) as error:
         return f'Get "{target}": {_reason(error, target)}'
+
+
+async def _body(content: aiohttp.StreamReader) -> tuple[str, str]:
+    """Read up to ``MAX_BODY``; also give why there is less, although the server had not ended."""
+    data, cut = bytearray(), ""
+    try:
+        while len(data) < MAX_BODY and (piece := await content.read(MAX_BODY - len(data))):
+            data += piece
+    except TimeoutError:
+        cut = "context deadline exceeded (Client.Timeout or context cancellation while reading body)"
+    except aiohttp.ClientError:
+        cut = "unexpected EOF"
+    return data.decode(errors="replace"), cut
 
 
 async def tcp_connect(action: TCPSocketAction, host: str, container: Container, timeout: float) -> Answer:

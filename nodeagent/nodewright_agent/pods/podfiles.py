@@ -48,12 +48,16 @@ class PodFiles:
             hosts = files.host_network_hosts_text(self._read("/etc/hosts"), pod.spec.host_aliases)
         else:
             hosts = files.hosts_text(ips, name, domain, pod.spec.host_aliases)
-        warnings: list[files.Note] = []
-        host_dns = files.parse_resolv_conf(self._read(self._config.resolv_conf))
-        dns = files.pod_dns(pod, host_dns, self.cluster_dns(), self._config.cluster_domain, warnings)
+        dns, warnings = self.dns(pod)
         _write(hosts_path(directory), hosts)
         _write(resolv_path(directory), dns.text())
         return warnings
+
+    def dns(self, pod: Pod) -> tuple[files.DNS, list[files.Note]]:
+        """Return what the pod's resolv.conf says, and what had to be left out."""
+        warnings: list[files.Note] = []
+        host_dns = files.parse_resolv_conf(self._read(self._config.resolv_conf))
+        return files.pod_dns(pod, host_dns, self.cluster_dns(), self._config.cluster_domain, warnings), warnings
 
     def hostname(self, pod: Pod) -> str:
         """Return the host name of the pod's UTS namespace. Raises ValueError where it would be too long."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nodewright.kube.client import Client
 from nodewright_agent.config import AgentConfig, ConfigError
 from nodewright_agent.pods.ports import Clock, Events
-from nodewright_agent.pods.pulling import ImagePuller, Source
+from nodewright_agent.pods.pulling import ImagePuller, Images, Source
 from nodewright_agent.pods.pullkeys import Keyring, Providers
 from nodewright_agent.pods.pullmetrics import PullMetrics
 from nodewright_agent.runtime.images.access import Verification
@@ -19,15 +19,28 @@ from nodewright_agent.runtime.images.store import ImageStore
 
 def store(config: AgentConfig) -> ImageStore:
     """Open the store. Raises ImageError."""
-    gate = Gate(config.parallel_pulls, Rate(config.registry_pull_qps, config.registry_burst))
-    return ImageStore(Path(config.image_root), gate=gate, user=f"agent {config.node_name}")
+    return ImageStore(Path(config.image_root), gate=gate(config), user=f"agent {config.node_name}")
+
+
+def gate(config: AgentConfig) -> Gate:
+    """What holds pulls up."""
+    return Gate(config.parallel_pulls, Rate(config.registry_pull_qps, config.registry_burst))
 
 
 def puller(
-    config: AgentConfig, images: ImageStore, client: Client, events: Events, clock: Clock, sources: Sequence[Source]
+    config: AgentConfig,
+    images: Images,
+    known: Callable[[], int],
+    client: Client,
+    events: Events,
+    clock: Clock,
+    sources: Sequence[Source],
 ) -> ImagePuller:
-    """Make the puller. Raises ``ConfigError`` when there is something wrong with the credential providers."""
-    metrics = PullMetrics(images.pulled.count)
+    """Make the puller; ``known`` counts the records of who may use which image.
+
+    Raises ``ConfigError`` when there is something wrong with the credential providers.
+    """
+    metrics = PullMetrics(known)
     paths = [Path(path) for path in config.image_credential_files] or [config.state / "config.json"]
     keyring = Keyring(client, events, CredentialFiles(paths), _providers(config, metrics))
     verification = Verification(

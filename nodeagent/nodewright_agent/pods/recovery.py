@@ -99,9 +99,11 @@ def instance(record: ContainerRecord) -> Instance:
     return run
 
 
-def identity(record: ContainerRecord) -> ContainerUser:
-    """Return who a container's first process is, as the container sees it."""
+def identity(record: ContainerRecord) -> ContainerUser | None:
+    """Return who a container's first process is, as the container sees it; None: the runtime does not tell."""
     state = record.state
+    if state.uid < 0:
+        return None
     return ContainerUser(LinuxContainerUser(state.uid, state.gid, sorted(state.additional_gids)))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nodewright.kube import quantity
 from nodewright.kube.objects import Container, Pod, ResourceRequirements
 from nodewright_agent.pods.model import is_sidecar
+from nodewright_agent.pods.static.manifest import is_mirror, is_static
 from nodewright_agent.runtime import cgroup_math
 from nodewright_agent.runtime.cgroup_math import QosClass
 from nodewright_agent.runtime.cgroups import CgroupLimits
@@ -146,8 +147,8 @@ def oom_score(pod: Pod, container: Container, capacity: int) -> int:
 
 
 def is_critical(pod: Pod) -> bool:
-    """Tell whether the pod is static or its priority is that of the system (IsCriticalPod)."""
-    return is_static(pod) or (pod.spec.priority or 0) >= SYSTEM_CRITICAL
+    """Tell whether the pod is static, the mirror of one, or its priority is that of the system (IsCriticalPod)."""
+    return is_static(pod) or is_mirror(pod) or (pod.spec.priority or 0) >= SYSTEM_CRITICAL
 
 
 def is_node_critical(pod: Pod) -> bool:
@@ -155,18 +156,8 @@ def is_node_critical(pod: Pod) -> bool:
     return is_critical(pod) and pod.spec.priority_class_name == "system-node-critical"
 
 
-def is_static(pod: Pod) -> bool:
-    """Tell whether the pod comes from a file of this node, or is such a pod's mirror in the API."""
-    annotations = pod.metadata.annotations
-    if "kubernetes.io/config.mirror" in annotations:
-        return True
-    # Anybody can write annotations into the API; what came from there has a version.
-    return not pod.metadata.resource_version and annotations.get(SOURCE, "api") != "api"
-
-
 SYSTEM_CRITICAL = 2_000_000_000
 """The least priority of critical pods."""
-SOURCE = "kubernetes.io/config.source"
 
 
 def _requirements(pod: Pod) -> list[ResourceRequirements]:

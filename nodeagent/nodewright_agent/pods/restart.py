@@ -73,11 +73,12 @@ def over_after_reboot(pod: Pod, state: PodState) -> bool:
     """Tell whether a pod whose sandbox is gone is over, so that nothing is made for it again.
 
     Upstream: a pod that is never restarted is over once any of its containers has existed; others when no main
-    container is left to be started.
+    container is left to be started. One whose end has not been told yet may be.
     """
     runs = state.all_instances()
     if not runs or not all(run.stale for run in runs):
         return False
     if pod.spec.restart_policy == RESTART_NEVER:
         return True
-    return not any(wants_start(pod, container, state.latest(container.name)) for container in pod.spec.containers)
+    latest = [(container, state.latest(container.name)) for container in pod.spec.containers]
+    return not any((run is not None and run.running) or wants_start(pod, container, run) for container, run in latest)

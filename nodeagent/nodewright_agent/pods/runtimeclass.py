@@ -47,22 +47,30 @@ class RuntimeClasses:
         if file.exists():
             return
         handler = await self._lookup(name)
-        if handler not in self._programs:
+        if not self.known(handler):
             raise RuntimeClassError(f'failed to get sandbox runtime: no runtime for "{handler}" is configured')
         file.parent.mkdir(exist_ok=True, mode=0o750)
         temporary = file.with_name(f".{FILE}")
         temporary.write_text(handler)
         temporary.replace(file)
 
-    def program(self, pod: Pod) -> str:
-        """Return the program that runs the pod's containers; empty: the node's own. Raises RuntimeClassError."""
+    def known(self, handler: str) -> bool:
+        """Tell whether there is such a handler."""
+        return handler in self._programs
+
+    def handler(self, pod: Pod) -> str:
+        """Return the handler that was chosen for the pod; empty: the node's own. Raises RuntimeClassError."""
         if not pod.spec.runtime_class_name:
             return ""
         try:
-            handler = self._file(pod).read_text()
+            return self._file(pod).read_text()
         except FileNotFoundError:
             raise RuntimeClassError("the pod's runtime handler is not known") from None
-        if handler not in self._programs:
+
+    def program(self, pod: Pod) -> str:
+        """Return the program that runs the pod's containers; empty: the node's own. Raises RuntimeClassError."""
+        handler = self.handler(pod)
+        if not self.known(handler):
             raise RuntimeClassError(f'no runtime for "{handler}" is configured')
         return self._programs[handler]
 

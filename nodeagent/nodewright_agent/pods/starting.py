@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nodewright.kube.objects import Container
 from nodewright_agent.pods import killing
 from nodewright_agent.pods.actions import StopContainer
-from nodewright_agent.pods.backoff import advance
+from nodewright_agent.pods.backoff import BackoffPolicy, advance
 from nodewright_agent.pods.model import Backoff, Failure, ImageStep, Instance, Step, StepState, find_container
 from nodewright_agent.pods.ports import ImageProblem, StartError
 from nodewright_agent.pods.restart import asks_for_all
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Failures that are not a container's own (volumes, sandbox, configuration) are tried again after this, as upstream
-# does (its pod workers' error back-off).
+# Failures that are not a container's own (sandbox, configuration) are tried again after this, as upstream does (its pod
+# workers' error back-off).
 RETRY = 10.0
+# Volumes soon, for the API server may only not have heard yet that the pod is this node's; then later (volume manager,
+# its exponential back-off starts the same, and grows to two minutes).
+VOLUME_RETRIES = BackoffPolicy(0.5, RETRY)
 
 
 class Starter:
@@ -32,6 +35,7 @@ class Starter:
         """Work for one pod."""
         self._worker = worker
         self._image_backoffs: dict[str, Backoff] = {}
+        self._volume_backoff: Backoff | None = None
 
     def create_sandbox(self) -> None:
         """Begin to make the pod's namespaces and network."""
@@ -111,8 +115,11 @@ class Starter:
             log.warning("volumes failed: %s", error, extra={"pod": worker.pod.key})
             for text in error.messages if isinstance(error, FailedMount) else [str(error)]:
                 worker.event("Warning", "FailedMount", text)
-            worker.state.volumes = Step(StepState.FAILED, str(error), worker.deps.clock() + RETRY)
+            now = worker.deps.clock()
+            self._volume_backoff = advance(self._volume_backoff, now, now, VOLUME_RETRIES)
+            worker.state.volumes = Step(StepState.FAILED, str(error), now + self._volume_backoff.delay)
         else:
+            self._volume_backoff = None
             worker.state.volumes = Step(StepState.READY)
 
     async def _ensure_image(self, name: str) -> None:
@@ -143,7 +150,7 @@ class Starter:
         run = self._new_run(container)
         operations = worker.deps.operations
         try:
-            await operations.create_container(worker.pod, container, run, worker.state.ips)
+            await self._create(container, run)
             worker.deps.tracer.mark(worker.uid, f"container created {name}")
             await operations.start_container(worker.pod, container, run)
             self._started(container, run)
@@ -158,6 +165,14 @@ class Starter:
         finally:
             worker.state.busy.discard(name)
             worker.state.images.pop(name, None)  # the next run looks for its image anew, by its pull policy
+
+    async def _create(self, container: Container, run: Instance) -> None:
+        worker, asked = self._worker, run.id
+        try:
+            await worker.deps.operations.create_container(worker.pod, container, run, worker.state.ips)
+        finally:
+            if run.id != asked:  # a runtime of its own names its containers itself
+                worker.deps.owners[run.id] = worker.deps.owners.pop(asked)
 
     def _new_run(self, container: Container) -> Instance:
         worker, state, name = self._worker, self._worker.state, container.name

@@ -44,6 +44,8 @@ class NodeFacts:
     """What of the node goes into a pod's status."""
 
     host_ips: Sequence[str] = field(default_factory=tuple)
+    scheme: str = CONTAINER_ID_SCHEME
+    """What stands before the ids of containers: the runtime's name."""
 
 
 def build_status(
@@ -55,7 +57,8 @@ def build_status(
 
     def of(container: Container, init: bool) -> ContainerStatus:
         lost = ContainerState(waiting=missing.waiting) if init and not is_sidecar(container) else missing
-        return container_status(container, state, old.get(container.name), waiting.get(container.name), lost, init)
+        before, wait = old.get(container.name), waiting.get(container.name)
+        return container_status(container, state, before, wait, lost, init, node.scheme)
 
     status = PodStatus(
         observed_generation=pod.metadata.generation,
@@ -100,6 +103,7 @@ def container_status(
     wait: Waiting | None,
     missing: ContainerState,
     init: bool,
+    scheme: str = CONTAINER_ID_SCHEME,
 ) -> ContainerStatus:
     """Return the status of one container; ``missing`` is the state of one that has never run."""
     run, before = state.latest(container.name), state.previous(container.name)
@@ -120,20 +124,20 @@ def container_status(
         _never_seen(status, old, missing)
     elif run.reset or (run.restart and run.state == "exited" and state.termination is None):
         # It starts again whatever its policy says: an end that the API took for its last could not be taken back.
-        _from_run(status, container, run, init)
+        _from_run(status, container, run, init, scheme)
         status.ready, status.last_state, status.state = False, status.state, ContainerState(waiting=missing.waiting)
     else:
-        _from_run(status, container, run, init)
+        _from_run(status, container, run, init, scheme)
         if before is not None:
-            status.last_state = ContainerState(terminated=terminated(before))
+            status.last_state = ContainerState(terminated=terminated(before, scheme))
     if wait is not None and (run is None or not run.running):
         if run is not None and not run.reset:
-            status.last_state = ContainerState(terminated=terminated(run))
+            status.last_state = ContainerState(terminated=terminated(run, scheme))
         status.state = ContainerState(waiting=ContainerStateWaiting(reason=wait.reason, message=wait.message))
     return status
 
 
-def terminated(run: Instance) -> ContainerStateTerminated:
+def terminated(run: Instance, scheme: str = CONTAINER_ID_SCHEME) -> ContainerStateTerminated:
     """Return how a run ended, as the API tells it."""
     return ContainerStateTerminated(
         exit_code=run.exit_code,
@@ -141,18 +145,18 @@ def terminated(run: Instance) -> ContainerStateTerminated:
         message=run.message,
         started_at=rfc3339(run.started_at),
         finished_at=rfc3339(run.finished_at),
-        container_id=CONTAINER_ID_SCHEME + run.id,
+        container_id=scheme + run.id,
     )
 
 
-def _from_run(status: ContainerStatus, container: Container, run: Instance, init: bool) -> None:
+def _from_run(status: ContainerStatus, container: Container, run: Instance, init: bool, scheme: str) -> None:
     status.restart_count = run.attempt
     status.image = run.image or container.image
     status.image_id = run.image_id
-    status.container_id = CONTAINER_ID_SCHEME + run.id
+    status.container_id = scheme + run.id
     status.user = run.user
     if run.state == "exited":
-        status.state = ContainerState(terminated=terminated(run))
+        status.state = ContainerState(terminated=terminated(run, scheme))
         # An init container that has done its work counts as ready; sidecars are judged like main containers.
         status.ready = init and not is_sidecar(container) and run.exit_code == 0
     elif run.state == "created":

@@ -21,14 +21,12 @@ MAX_OUTPUT = 16 << 20
 """Bytes kept of each stream of a command that is run to its end, as under containerd."""
 
 
-class AgentStreams:
-    """The node's pods for ``StreamRoutes``."""
+class PodFinder:
+    """Finds the pods that streams are for."""
 
-    def __init__(
-        self, manager: PodManager, runtime: Runtime, sandboxes: Sandboxes, pods: Callable[[], Sequence[Pod]]
-    ) -> None:
+    def __init__(self, manager: PodManager, pods: Callable[[], Sequence[Pod]]) -> None:
         """Look at the manager's pods; ``pods`` gives all of the node."""
-        self._manager, self._runtime, self._sandboxes, self._pods = manager, runtime, sandboxes, pods
+        self._manager, self._pods = manager, pods
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         """Return a pod by its name; the newest one, where an older one was deleted by force and is still ending."""
@@ -42,6 +40,17 @@ class AgentStreams:
             return True
         mirrors = (one for one in self._manager.cache.values() if is_mirror(one))
         return any(one.metadata.uid == uid and one.key == pod.key for one in mirrors)
+
+
+class AgentStreams(PodFinder):
+    """The node's pods for ``StreamRoutes``."""
+
+    def __init__(
+        self, manager: PodManager, runtime: Runtime, sandboxes: Sandboxes, pods: Callable[[], Sequence[Pod]]
+    ) -> None:
+        """Look at the manager's pods; ``pods`` gives all of the node."""
+        super().__init__(manager, pods)
+        self._runtime, self._sandboxes = runtime, sandboxes
 
     def container(self, pod: Pod, name: str) -> Container | None:
         """Return a container that runs."""

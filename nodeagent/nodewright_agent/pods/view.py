@@ -10,12 +10,11 @@ from nodewright.kube.objects import Pod
 from nodewright_agent.config import AgentConfig
 from nodewright_agent.eviction import reading
 from nodewright_agent.pods import spec
+from nodewright_agent.pods.containers import Containers
 from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.static.manifest import is_mirror
-from nodewright_agent.pods.status import CONTAINER_ID_SCHEME
 from nodewright_agent.runtime.errors import ContainerNotFound
 from nodewright_agent.runtime.images import pullsettings
-from nodewright_agent.runtime.runtime import Runtime
 from nodewright_agent.server.streaming.upgrade import Limits
 
 
@@ -23,7 +22,7 @@ class AgentPodsView:
     """What the server may know of the pods."""
 
     def __init__(
-        self, manager: PodManager, runtime: Runtime, config: AgentConfig, cluster_dns: Callable[[], Sequence[str]]
+        self, manager: PodManager, runtime: Containers, config: AgentConfig, cluster_dns: Callable[[], Sequence[str]]
     ) -> None:
         """Look at the manager's pods; `cluster_dns` gives what they have as DNS servers."""
         self._manager, self._runtime, self._config, self._cluster_dns = manager, runtime, config, cluster_dns
@@ -49,7 +48,7 @@ class AgentPodsView:
 
     def log_parts(self, pod: Pod, container: str, container_id: str) -> tuple[str, ...] | None:
         """Return the path of a run's log below ``log_root``."""
-        attempt = self._attempt(pod, container, container_id.removeprefix(CONTAINER_ID_SCHEME))
+        attempt = self._attempt(pod, container, _bare(container_id))
         if attempt is None:
             return None
         path = spec.log_path(self.log_root, pod, container, attempt)
@@ -58,7 +57,7 @@ class AgentPodsView:
     async def wait_exited(self, container_id: str) -> None:
         """Return when the container does not run any more."""
         try:
-            await self._runtime.wait(container_id.removeprefix(CONTAINER_ID_SCHEME))
+            await self._runtime.wait(_bare(container_id))
         except ContainerNotFound:
             return
 
@@ -105,9 +104,14 @@ class AgentPodsView:
         for one in (*status.init_container_statuses, *status.container_statuses, *status.ephemeral_container_statuses):
             if one.name != container:
                 continue
-            if one.container_id == CONTAINER_ID_SCHEME + container_id:
+            if _bare(one.container_id) == container_id:
                 return one.restart_count
             last = one.last_state.terminated
-            if last is not None and last.container_id == CONTAINER_ID_SCHEME + container_id:
+            if last is not None and _bare(last.container_id) == container_id:
                 return max(0, one.restart_count - 1)
         return None
+
+
+def _bare(container_id: str) -> str:
+    """The runtime's own id, of one with the runtime's name before it."""
+    return container_id.rpartition("://")[2]

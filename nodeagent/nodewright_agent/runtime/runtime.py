@@ -81,6 +81,7 @@ class Runtime:
         parallel: int | None = None,
     ) -> None:
         self.layout = Layout(run_dir, state_dir)
+        self.layers = self.layout.state  # what containers write is on its file system
         self.host = host or HostSpace()
         self.store = Store(self.layout, private=not self.host.separate)
         self.cgroups = hierarchies if hierarchies is not None else cgroups.detect()
@@ -291,6 +292,10 @@ class Runtime:
     def stats(self, cid: str) -> CgroupStats:
         """Counters of a container; also after its end until it is deleted."""
         return self.cgroups.stats(self._record(cid).cgroup)
+
+    def upper(self, cid: str) -> Path | None:
+        """The directory of what a container has written."""
+        return self.layers / cid / "upper"
 
     def of_pod(self, pod_uid: str) -> Sequence[ContainerRecord]:
         """The containers of one pod."""

@@ -218,6 +218,7 @@ def _make(directory: Path, wanted: list[str], hostname: str, values: Mapping[str
         return
     with userns.new_namespaces(ids, kinds) as pid:
         _pin(directory, wanted, f"/proc/{pid}/ns")
+        failpoint("userns.pinned")
     for name in kinds:
         fd = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -35,6 +35,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     uid: int = 0
     gid: int = 0
     access: str = "rwm"
+    source: str = ""
+    """Where it is on the host, for runtimes that are told paths."""
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -159,4 +159,8 @@ def remove_tree(directory: Path) -> None:
         return
     if left := mountinfo.below(mountinfo.read(), directory):
         raise OSError(f"not deleting {directory}: still mounted: {', '.join(left)}")
-    shutil.rmtree(directory)
+    while os.path.lexists(directory):
+        try:
+            shutil.rmtree(directory)
+        except FileNotFoundError:
+            continue  # a monitor that ends takes its own files away meanwhile; the others are still there

@@ -6,17 +6,17 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodewright.kube.objects import Pod
 from nodewright_agent.config import AgentConfig
 from nodewright_agent.pods import podfiles, spec
+from nodewright_agent.pods.containers import Containers
 from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.model import Instance
 from nodewright_agent.runtime import cgroup_math
-from nodewright_agent.runtime.runtime import Runtime
 from nodewright_agent.runtime.spec import ContainerRecord
 from nodewright_agent.usage import cgroupfiles, host
 from nodewright_agent.usage.disk import OLDEST, Count, DiskCounter
@@ -55,14 +55,19 @@ class UsageReader:
     def __init__(
         self,
         manager: PodManager,
-        runtime: Runtime,
+        runtime: Containers,
         config: AgentConfig,
         image_usage: Callable[[], tuple[int, int]],
         clock: Callable[[], float] = time.time,
+        written: Callable[[], Awaitable[Mapping[str, Count]]] | None = None,
     ) -> None:
-        """Look at the manager's Pods; ``image_usage`` gives bytes and entries of the image store, and may block."""
+        """Look at the manager's Pods; ``image_usage`` gives bytes and entries of the image store, and may block.
+
+        ``written`` gives what containers have written, by id, where only the runtime knows.
+        """
         self._manager, self._runtime, self._config = manager, runtime, config
         self._image_usage, self._clock = image_usage, clock
+        self._written = written
         self.disks = DiskCounter(clock)
         self._rates = Rates()
         self._begun = clock()
@@ -105,12 +110,14 @@ class UsageReader:
                 one.trees = await asyncio.to_thread(self._trees, one)
         trees = [tree for one in wanted for tree in one.trees]
         counts = await self.disks.counts(trees, fresh=fresh) if trees else {}
-        return await asyncio.to_thread(self._read, wanted, counts)
+        told = await self._written() if trees and self._written is not None else {}
+        return await asyncio.to_thread(self._read, wanted, counts, told)
 
     def _trees(self, wanted: _Wanted) -> list[Path]:
         trees = [self._volume(wanted.pod, plugin, name) for plugin, name in self._volumes(wanted.pod)]
         for run, record in wanted.runs:
-            trees += [self._upper(run), Path(record.spec.log_path).parent]
+            upper = self._runtime.upper(run.id)
+            trees += [*([upper] if upper is not None else []), Path(record.spec.log_path).parent]
         return trees
 
     def _volumes(self, pod: Pod) -> list[tuple[str, str]]:
@@ -127,21 +134,17 @@ class UsageReader:
     def _volume(self, pod: Pod, plugin: str, name: str) -> Path:
         return self._config.state / "pods" / pod.metadata.uid / "volumes" / f"kubernetes.io~{plugin}" / name
 
-    def _upper(self, run: Instance) -> Path:
-        return self._runtime.layout.state / run.id / "upper"
-
-    def _read(self, wanted: Sequence[_Wanted], counts: Counts) -> NodeUsage:
+    def _read(self, wanted: Sequence[_Wanted], counts: Counts, told: Mapping[str, Count]) -> NodeUsage:
         usage = self._node(NodeUsage(self._clock(), Usage(), []))
-        space = usage.container_fs
         for one in wanted:
             try:
-                usage.pods.append(self._pod(one, counts, space))
+                usage.pods.append(self._pod(one, counts, told))
             except OSError:
                 continue  # it has just ended, or is not there yet
         sizes = [c.rootfs.used or 0 for pod in usage.pods for c in pod.containers if c.rootfs is not None]
         entries = [c.rootfs.inodes_used or 0 for pod in usage.pods for c in pod.containers if c.rootfs is not None]
         try:
-            usage.container_fs = host.file_system(self._runtime.layout.state, usage.time, sum(sizes), sum(entries))
+            usage.container_fs = host.file_system(self._runtime.layers, usage.time, sum(sizes), sum(entries))
             usage.image_fs = host.file_system(Path(self._config.image_root), usage.time, *self._image_usage())
         except OSError:
             pass  # no store yet: what was read of the file system stays
@@ -155,7 +158,7 @@ class UsageReader:
         usage.network = host.interfaces(Path("/proc/self/net/dev"))
         try:
             usage.image_fs = host.file_system(Path(config.image_root), usage.time)
-            usage.container_fs = host.file_system(self._runtime.layout.state, usage.time)
+            usage.container_fs = host.file_system(self._runtime.layers, usage.time)
         except OSError:
             pass  # not made yet
         usage.system = [SystemUsage("kubelet", host.own(self._begun))]
@@ -166,7 +169,7 @@ class UsageReader:
                 continue  # nothing has run here yet
         return usage
 
-    def _pod(self, wanted: _Wanted, counts: Counts, space: FsUsage | None) -> PodUsage:
+    def _pod(self, wanted: _Wanted, counts: Counts, told: Mapping[str, Count]) -> PodUsage:
         pod, cgroups = wanted.pod, self._runtime.cgroups
         meta = pod.metadata
         path = spec.pod_cgroup(pod, self._runtime.cgroup_root)
@@ -179,7 +182,8 @@ class UsageReader:
             except OSError:
                 continue
             container = ContainerUsage(run.name, own, id=run.id, image=run.image, cgroup=record.cgroup)
-            container.rootfs = _part(counts.get(self._upper(run)), self._runtime.layout.state)
+            upper = self._runtime.upper(run.id)
+            container.rootfs = _part(counts.get(upper) if upper else told.get(run.id), self._runtime.layers)
             container.logs = _part(counts.get(Path(record.spec.log_path).parent), self._config.logs)
             made.containers.append(container)
             if made.network is None and not pod.spec.host_network:

@@ -285,3 +285,14 @@ def test_user_namespaces():
         security.ids(options(mode=wire.POD, uids=one * 2, gids=one * 2))
     with pytest.raises(Invalid, match="only POD and NODE"):
         security.ids(options(mode=wire.TARGET))
+
+
+def test_unified_is_for_the_way_to_die():
+    def asked(**unified):
+        given = {name.replace("_", "."): value for name, value in unified.items()}
+        return config(linux={"resources": {"unified": given}})
+
+    assert not order(asked()).oom_group
+    assert order(asked(memory_oom_group="1")).oom_group
+    with pytest.raises(Lacking, match=r"unified: memory.high is not implemented"):
+        order(asked(memory_oom_group="1", memory_high="1"))

@@ -156,7 +156,8 @@ def test_refusals_of_resizes():
         "Node didn't have enough resource: cpu, requested: 700, used: 400, capacity: 1000",
     )
     static = pod_with(one())
-    static.metadata.annotations = {"kubernetes.io/config.mirror": "x"}
+    static.metadata.resource_version = ""
+    static.metadata.annotations = {"kubernetes.io/config.source": "file"}
     assert admission.resize_refusal(static, [], FREE) == (
         "Infeasible",
         "In-place resize of static-pods is not supported",

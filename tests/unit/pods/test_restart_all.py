@@ -163,6 +163,13 @@ def test_which_pods_are_over_after_a_reboot(policy, codes, over):
     assert over_after_reboot(pod, rebooted(**codes)) is over
 
 
+@pytest.mark.parametrize(("policy", "over"), [("Always", False), ("OnFailure", False), ("Never", True)])
+def test_an_end_that_was_not_told_yet_is_none(policy, over):
+    state = rebooted(a=0)
+    state.instances["a"][0].state = "running"
+    assert over_after_reboot(make_pod(policy=policy), state) is over
+
+
 def test_a_pod_that_is_never_restarted_ends_with_its_node():
     @scenario(make_pod(init=[{"name": "i"}], policy="Never"), state=rebooted(i=0, a=137))
     async def _(rig: Rig) -> None:

@@ -272,6 +272,19 @@ def test_sandbox_and_volume_failures_are_told_and_tried_again():
         assert rig.status.phase == "Running"
 
 
+def test_volumes_are_tried_again_soon_and_then_ever_later():
+    operations = FakeOperations(failures={"volumes": [OSError("no such secret")] * 7})
+
+    @scenario(make_pod(), operations)
+    async def _(rig: Rig) -> None:
+        tries = []
+        for seconds in (0.4, 0.2, 1, 2, 4, 8, 10, 10):  # it waits for 0.5, 1, 2, 4, 8, 10, 10 of them
+            await asyncio.sleep(seconds)
+            tries.append(operations.calls.count("volumes"))
+        assert tries == [1, 2, 3, 4, 5, 6, 7, 8]
+        assert rig.status.phase == "Running"
+
+
 def test_init_containers_run_one_after_the_other():
     pod = make_pod(init=[{"name": "i1"}, {"name": "i2"}])
 

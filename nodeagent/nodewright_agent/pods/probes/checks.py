@@ -34,9 +34,14 @@ def command(probe: Probe, container: Container) -> list[str]:
 
 
 def http_answer(response: handlers.Response | str) -> Answer:
-    """Judge an HTTP answer: 200 to 399 is well; what is sent to another host is a success with a warning. Pure."""
+    """Judge an HTTP answer: 200 to 399 is well; what is sent to another host is a success with a warning. Pure.
+
+    A body that breaks off is no answer, whatever the status (upstream's DoHTTPProbe).
+    """
     if isinstance(response, str):
         return Answer(Outcome.FAILURE, response)
+    if response.cut:
+        return Answer(Outcome.UNKNOWN, response.cut)
     if not 200 <= response.status < 400:
         return Answer(Outcome.FAILURE, f"HTTP probe failed with statuscode: {response.status}")
     if response.status >= 300:

@@ -11,10 +11,10 @@ import msgspec
 from nodewright.kube.objects import Pod, ResourceRequirements
 from nodewright_agent.failpoints import failpoint
 from nodewright_agent.pods import resources
+from nodewright_agent.pods.containers import Containers
 from nodewright_agent.pods.model import Instance, find_container
 from nodewright_agent.pods.resize import plan
 from nodewright_agent.runtime.cgroups import CgroupLimits
-from nodewright_agent.runtime.runtime import Runtime
 from nodewright_agent.runtime.spec import Resources
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def from_label(text: str | None) -> ResourceRequirements | None:
     return msgspec.json.decode(text, type=ResourceRequirements) if text else None
 
 
-async def actuate(runtime: Runtime, pod: Pod, runs: Iterable[Instance], cgroup: str, settings: CgroupSettings) -> None:
+async def actuate(
+    runtime: Containers, pod: Pod, runs: Iterable[Instance], cgroup: str, settings: CgroupSettings
+) -> None:
     """Bring cgroups to what ``pod`` (the allocated one) says, in upstream's order. Raises ResizeError.
 
     ``cgroup`` is the pod's. Only runs that are running are touched; each that has everything is marked so.
@@ -63,7 +65,7 @@ async def actuate(runtime: Runtime, pod: Pod, runs: Iterable[Instance], cgroup: 
             run.resources = container.resources
 
 
-def _change(runtime: Runtime, pod: Pod, run: Instance, settings: CgroupSettings) -> plan.Change | None:
+def _change(runtime: Containers, pod: Pod, run: Instance, settings: CgroupSettings) -> plan.Change | None:
     record, container = runtime.find(run.id), find_container(pod, run.name)
     if record is None or container is None:
         return None
@@ -71,7 +73,7 @@ def _change(runtime: Runtime, pod: Pod, run: Instance, settings: CgroupSettings)
     return plan.Change(run.id, run.name, record.spec.resources, wanted)
 
 
-def _usage(runtime: Runtime, cgroup: str, changes: Iterable[plan.Change]) -> tuple[int, dict[str, int]]:
+def _usage(runtime: Containers, cgroup: str, changes: Iterable[plan.Change]) -> tuple[int, dict[str, int]]:
     used = {}
     for change in changes:
         try:
@@ -81,7 +83,7 @@ def _usage(runtime: Runtime, cgroup: str, changes: Iterable[plan.Change]) -> tup
     return runtime.cgroups.stats(cgroup).memory_usage, used
 
 
-async def _write(runtime: Runtime, cgroup: str, write: plan.Write) -> None:
+async def _write(runtime: Containers, cgroup: str, write: plan.Write) -> None:
     limits = write.limits
     if not write.id:
         await asyncio.to_thread(runtime.cgroups.update, cgroup, limits)

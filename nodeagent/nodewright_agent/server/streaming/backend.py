@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nodewright.kube.objects import Pod
 from nodewright_agent.server.streaming.flow import Sink, Source
+from nodewright_agent.server.streaming.options import RemoteOptions
 
 
 class SizeSource(Protocol):
@@ -50,6 +51,23 @@ class Container(Protocol):
         ...
 
 
+@runtime_checkable
+class ContainerElsewhere(Protocol):
+    """A running container whose runtime serves its streams itself, each at a URL that is good for one client."""
+
+    async def exec_url(self, argv: Sequence[str], options: RemoteOptions) -> str:
+        """Where a command runs once somebody connects. Raises StreamError."""
+        ...
+
+    async def attach_url(self, options: RemoteOptions) -> str:
+        """Where the first process can be attached to. Raises StreamError."""
+        ...
+
+    async def output(self, argv: Sequence[str]) -> tuple[int, bytes, bytes]:
+        """Run a command to its end; exit code, stdout and stderr. Raises StreamError."""
+        ...
+
+
 class PodPorts(Protocol):
     """The ports of one pod."""
 
@@ -59,6 +77,15 @@ class PodPorts(Protocol):
 
     async def connect(self, port: int) -> socket.socket:
         """A connection to localhost in the pod's network, not blocking. Raises StreamError."""
+        ...
+
+
+@runtime_checkable
+class PortsElsewhere(Protocol):
+    """The ports of a pod whose runtime forwards them itself."""
+
+    async def url(self, ports: Sequence[int]) -> str:
+        """Where they are forwarded. Raises StreamError."""
         ...
 
 
@@ -73,10 +100,10 @@ class NodeStreams(Protocol):
         """Whether this is the pod's UID, or that of its mirror."""
         ...
 
-    def container(self, pod: Pod, name: str) -> Container | None:
+    def container(self, pod: Pod, name: str) -> Container | ContainerElsewhere | None:
         """A running container of any sort; None: none of that name runs."""
         ...
 
-    def ports(self, pod: Pod) -> PodPorts | None:
+    def ports(self, pod: Pod) -> PodPorts | PortsElsewhere | None:
         """The pod's network; None: it has none (any more)."""
         ...

@@ -8,7 +8,14 @@ from aiohttp import web
 
 from nodewright.kube.objects import Pod
 from nodewright_agent.server.streaming import options
-from nodewright_agent.server.streaming.backend import Container, NodeStreams, StreamError
+from nodewright_agent.server.streaming.backend import (
+    Container,
+    ContainerElsewhere,
+    NodeStreams,
+    PortsElsewhere,
+    StreamError,
+)
+from nodewright_agent.server.streaming.forward import forward
 from nodewright_agent.server.streaming.options import BadQuery
 from nodewright_agent.server.streaming.portforward import forward_options, serve_port_forward
 from nodewright_agent.server.streaming.remotecommand import serve_attach, serve_exec
@@ -67,11 +74,16 @@ class StreamRoutes:
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         wanted = options.remote_options(request.query)
         container = self._container(request, self._pod(request), 'container not found ("{container}")')
-        return await serve_exec(self._sessions, request, wanted, request.query.getall("command", []), container)
+        argv = request.query.getall("command", [])
+        if isinstance(container, ContainerElsewhere):
+            return await self._forward(request, container.exec_url(argv, wanted))
+        return await serve_exec(self._sessions, request, wanted, argv, container)
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         wanted = options.remote_options(request.query)
         container = self._container(request, self._pod(request), "container {container} not found in pod {full}")
+        if isinstance(container, ContainerElsewhere):
+            return await self._forward(request, container.attach_url(wanted))
         return await serve_attach(self._sessions, request, wanted, container)
 
     async def _run(self, request: web.Request) -> web.StreamResponse:
@@ -95,7 +107,16 @@ class StreamRoutes:
         network = self._node.ports(pod)
         if network is None:
             raise _Answer(500, f"failed to find sandboxID for pod {_full(pod)}")
+        if isinstance(network, PortsElsewhere):
+            return await self._forward(request, network.url(ports))
         return await serve_port_forward(self._sessions, request, ports, network)
+
+    async def _forward(self, request: web.Request, url: Awaitable[str]) -> web.StreamResponse:
+        try:
+            found = await url
+        except StreamError as error:
+            raise _Answer(500, str(error)) from None
+        return await forward(self._sessions, request, found)
 
     def _pod(self, request: web.Request) -> Pod:
         pod = self._node.pod(request.match_info["namespace"], request.match_info["pod"])
@@ -103,7 +124,7 @@ class StreamRoutes:
             raise _Answer(404, "pod does not exist")
         return pod
 
-    def _container(self, request: web.Request, pod: Pod, lacking: str) -> Container:
+    def _container(self, request: web.Request, pod: Pod, lacking: str) -> Container | ContainerElsewhere:
         """The running container that a path names; ``lacking`` is what to say where there is none."""
         name, uid = request.match_info["container"], request.match_info.get("uid", "")
         found = self._node.container(pod, name) if not uid or self._node.has_uid(pod, uid) else None
