@@ -23,10 +23,14 @@ _KILLED = re.compile(rf"^{re.escape(failpoints.EXIT_MARK)}(\S+)$", re.MULTILINE)
 
 
 def known_failpoints() -> set[str]:
-    """Every failpoint of the agent, from its source; those of a purge are no part of an agent's life."""
+    """Every failpoint of the agent, from its source; those of a purge are no part of an agent's life.
+
+    Nor are those of the client of another runtime, which an agent has that runs no containers itself.
+    """
     found = set()
-    for path in (ROOT / "nodeagent" / "nodewright_agent").rglob("*.py"):
-        if path.name == "failpoints.py":
+    source = ROOT / "nodeagent" / "nodewright_agent"
+    for path in source.rglob("*.py"):
+        if path.name == "failpoints.py" or path.relative_to(source).parts[0] == "remote":
             continue
         for argument in _CALL.findall(path.read_text()):
             assert re.fullmatch(r'"[a-z.]+"', argument), f"{path}: failpoint({argument}): a plain name is needed"
@@ -125,6 +129,13 @@ class MortalNode:
         self.node.process = None
         return True
 
+    def arm_again(self, names: set[str]) -> None:
+        """Have agents die at these once more: what is done again is another thing than what is done first."""
+        if not self.died():
+            self.node.stop(signal.SIGKILL)
+        self.armed |= names
+        self.revive()
+
     def revive(self) -> None:
         """Start the next agent."""
         self.nursery.start(self.node, self.armed)
@@ -132,6 +143,7 @@ class MortalNode:
 
 def _serve() -> None:
     import nodewright.cli.main
+    import nodewright_agent.builtin
     import nodewright_agent.main  # noqa: F401 - this is what is worth importing once
 
     for line in sys.stdin.buffer:

@@ -127,16 +127,19 @@ async def test_without_a_controller_it_tells_what_one_would_do(world, cli, names
 
 async def test_an_orphan_of_two_is_announced_by_the_older_one_only(world, client, cli, namespace):
     node = await world.add_node("n")
-    for name in ("a", "b"):  # of one second the name decides
+    made = []
+    for name in ("a", "b"):
         manifest = world.manifest(name)
         manifest["spec"]["selector"] = {"matchLabels": {"app": "both"}}
         manifest["spec"]["template"]["metadata"]["labels"] = {"app": "both"}
-        await client.create(DAEMONSETS, manifest, namespace)
+        made.append((await client.create(DAEMONSETS, manifest, namespace))["metadata"])
+    # Made in one second, as a rule: then nothing but their UIDs tells which one comes first.
+    elder, younger = (one["name"] for one in sorted(made, key=lambda meta: (meta["creationTimestamp"], meta["uid"])))
     spec = {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}
     await client.create(PODS, {"metadata": {"name": "orphan", "labels": {"app": "both"}}, "spec": spec}, namespace)
-    notes = {name: str((await explained(cli, namespace, name=name))["notes"]) for name in ("a", "b")}
-    assert "it would adopt: orphan" in notes["a"]
-    assert "adopt" not in notes["b"]
+    notes = {name: str((await explained(cli, namespace, name=name))["notes"]) for name in (elder, younger)}
+    assert "it would adopt: orphan" in notes[elder]
+    assert "adopt" not in notes[younger]
 
 
 async def test_it_foretells_what_the_controller_does(world, start_operator, cli, namespace):

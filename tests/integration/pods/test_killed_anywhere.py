@@ -5,6 +5,7 @@ while Pods live through everything that a Pod can live through. A new failpoint 
 """
 
 import gzip
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ CHATTY = (
     'while :; do echo "line $i {0}"; i=$((i+1)); sleep 0.05; done'
 )
 SIDE = "echo side >> /out/starts; trap 'exit 0' TERM; sleep 1000000 & wait $!"
+JAILED = "cat /proc/self/uid_map > /out/map; trap 'exit 0' TERM; sleep 1000000 & wait $!"
+OLD, NEW = {"a": "1", "gone": "1"}, {"a": "2", "new": "2"}
+"""What the ConfigMap has, and what it is changed to."""
 COUNTED = "echo run >> /data/runs; [ $(wc -l < /data/runs) -gt 3 ] && exit 0; exit 3"
 
 
@@ -92,6 +96,12 @@ class KilledLab:
         self.mortal: MortalNode | None = None
         self.when_dead: Callable[[], None] = lambda: None
 
+    def user_namespaces(self) -> bool:
+        """Whether the kernel has what the agent needs for them."""
+        return all(
+            one.features.user_namespaces for one in self.lab.api.read_node(self.lab.node.name).status.runtime_handlers
+        )
+
     def arm(self, armed: set[str]) -> MortalNode:
         """Replace the agent by one that dies at these."""
         self.lab.node.stop()
@@ -118,6 +128,42 @@ class KilledLab:
             return main_status(pod).resources.limits["memory"] == "96Mi" and not under_way
 
         self.until_pod(name, "has been resized", resized)
+
+    def change_settings(self, uid: str) -> None:
+        """Have a volume updated that shows the ConfigMap, to the end; each death leaves one version, whole."""
+        shown = self.lab.node.state / "pods" / uid / "volumes" / "kubernetes.io~configmap" / "settings"
+
+        def seen() -> dict[str, str]:
+            found = {path.name: path.read_text() for path in (shown / "..data").iterdir()}
+            assert found in (OLD, NEW)
+            through_links = {path.name: path.read_text() for path in shown.glob("[a-z]*") if path.exists()}
+            assert through_links.items() <= found.items()
+            return through_links
+
+        def tidy() -> bool:
+            return seen() == NEW and sorted(os.listdir(shown)) == sorted(
+                [*NEW, "..data", os.readlink(shown / "..data")]
+            )
+
+        self.lab.api.replace_namespaced_config_map(
+            "settings", self.lab.namespace, {"metadata": {"name": "settings"}, "data": NEW}
+        )
+        self.until("the volume shows the new version, and nothing else is left in it", tidy)
+
+    def jail(self, names: tuple[str, ...], out: Path) -> None:
+        """Have Pods with user namespaces, to the moment that they run: neighbours, as no range was lost in between."""
+        for name in names:
+            mount = {"name": "out", "mountPath": "/out"}
+            self.lab.create(
+                name,
+                containers=[container("main", JAILED, volumeMounts=[mount])],
+                volumes=[outside(out / name)],
+                hostUsers=False,
+            )
+        for name in names:
+            self.until_pod(name, "runs", lambda pod: pod.status.phase == "Running")
+        starts = sorted(int((out / name / "map").read_text().split()[1]) for name in names)
+        assert starts == [starts[0] + 65536 * index for index in range(len(names))]
 
     def until(self, what: str, predicate: Callable[[], Any]) -> Any:
         """Wait for a true answer, reviving the agent; each death is progress."""
@@ -164,9 +210,7 @@ def killed(lab_cluster: LocalCluster, make_node: Callable[..., AgentNode]) -> It
     with Nursery() as nursery:
         try:
             with PodLab(lab_cluster, node) as lab:
-                lab.api.create_namespaced_config_map(
-                    lab.namespace, {"metadata": {"name": "settings"}, "data": {"a": "1"}}
-                )
+                lab.api.create_namespaced_config_map(lab.namespace, {"metadata": {"name": "settings"}, "data": OLD})
                 MortalNode(nursery, node, set())
                 lab.wait_ready()
                 made = KilledLab(lab, nursery)
@@ -211,13 +255,15 @@ def container_ids(pod: Any) -> list[str]:
 
 def test_every_failpoint_in_a_pods_life(killed: KilledLab) -> None:
     lab, node, known = killed.lab, killed.lab.node, known_failpoints()
+    if not killed.user_namespaces():
+        known = {name for name in known if not name.startswith("userns.")}
     out = Path(node.state) / "out"
     before = killed.at_rest()
     mortal = killed.arm(known)
 
     lab.create("steady", **everything(out, 38080))
     pod = killed.until_pod("steady", "ready", lambda pod: pod.status.container_statuses and main_status(pod).ready)
-    started = container_ids(pod)
+    started, started_uid = container_ids(pod), pod.metadata.uid
     failing = container("main", "echo said > /dev/termination-log; echo out; exit 7")
     failing["ports"] = [{"containerPort": 80, "hostPort": 38081}]
     lab.create("fails", containers=[failing], restartPolicy="Never")
@@ -230,6 +276,8 @@ def test_every_failpoint_in_a_pods_life(killed: KilledLab) -> None:
     killed.until_pod("repeats", "has succeeded", lambda pod: pod.status.phase == "Succeeded")
     assert (out / "repeats" / "runs").read_text() == "run\n" * 4
 
+    mortal.arm_again({name for name in known if name.startswith("atomic.")})
+    killed.change_settings(started_uid)
     killed.resize("steady")
     killed.until("its log was rotated, and compressed", lambda: not any(one.startswith("log.") for one in mortal.armed))
     pod = lab.get("steady")
@@ -241,7 +289,9 @@ def test_every_failpoint_in_a_pods_life(killed: KilledLab) -> None:
 
     lab.create("stubborn", shell("trap '' TERM; while :; do sleep 1; done"))
     killed.until_pod("stubborn", "runs", lambda pod: pod.status.phase == "Running")
-    for name in ("steady", "stubborn", "fails", "repeats"):
+    jailed = ("jailed", "jailed-too") if killed.user_namespaces() else ()
+    killed.jail(jailed, out)
+    for name in ("steady", "stubborn", "fails", "repeats", *jailed):
         lab.delete(name)
         killed.until(f"{name} is gone", lambda name=name: lab.get(name) is None)
     killed.until_left(before)
@@ -265,7 +315,8 @@ def test_deleted_by_force_while_the_agent_is_dead(killed: KilledLab) -> None:
     while not alive:
         name, number = f"gone-{number}", number + 1
         # What is left of the one before may hold its port still: each has its own.
-        lab.create(name, **everything(Path(node.state) / "out", 38080 + number))
+        jailed = {"hostUsers": False} if number % 2 and killed.user_namespaces() else {}
+        lab.create(name, **everything(Path(node.state) / "out", 38080 + number), **jailed)
 
         def ready_or_gone(name: str = name) -> bool:
             pod = lab.get(name)
@@ -276,3 +327,5 @@ def test_deleted_by_force_while_the_agent_is_dead(killed: KilledLab) -> None:
     forget()
     killed.until_left(before)
     assert {"pod.cgroup", "network.linked", "create.done", "start.done", "teardown.parts"} <= set(mortal.deaths)
+    claims = {"userns.written", "userns.claimed", "userns.pinned"} if killed.user_namespaces() else set()
+    assert claims | {"atomic.written", "atomic.prepared", "atomic.swapped"} <= set(mortal.deaths)

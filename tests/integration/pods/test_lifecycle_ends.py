@@ -16,6 +16,9 @@ from support.probe_server import ProbeServer
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster]
 
 
+OWN_NET = (("IP", "status.podIP"), ("IPS", "status.podIPs"), ("HOST", "status.hostIP"))
+
+
 def shell(script: str) -> list[str]:
     return ["/bin/sh", "-c", script]
 
@@ -169,6 +172,19 @@ def test_names_that_a_pod_has_inside(lab: PodLab) -> None:
         names = "named.example" if name == "other" else f"{full}\tweb"
         assert f"{pod.status.pod_ip}\t{names}" in said[name]
     assert said["plain"][-2:] == ["# Entries added by HostAliases.", "192.0.2.7\tone.example\ttwo.example"]
+    lab.create(
+        "host",
+        shell('echo "$IP $IPS $HOST"; cat /etc/hosts'),
+        container={"env": [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in OWN_NET]},
+        restartPolicy="Never",
+        hostNetwork=True,
+        hostAliases=[alias],
+    )
+    pod = lab.wait_phase("host", "Succeeded")
+    told, *hosts = lab.logs("host").splitlines()
+    assert told == f"{pod.status.pod_ip} {pod.status.pod_ip} {pod.status.host_ip}"
+    assert hosts[0] == "# Kubernetes-managed hosts file (host network)."
+    assert hosts[-2:] == said["plain"][-2:]
     lab.create("long", setHostnameAsFQDN=True, hostname="h" * 63, subdomain="sub")
     lab.wait_event("long", "FailedCreatePodSandBox", "is too long (64 is the max")
 

@@ -100,3 +100,90 @@ def test_sidecars_and_readiness_gates_hold_a_pod_back(lab: PodLab) -> None:
     lab.api.patch_namespaced_pod_status("held", lab.namespace, gate)
     lab.wait("held", "ready", ready)
     wait_until("the sidecar counts", lambda: lab.get("held").status.init_container_statuses[0].ready)
+
+
+def test_probes_and_hooks_of_sidecars(lab: PodLab) -> None:
+    """A sidecar is restarted as a main container is, and holds nothing back that it should not."""
+    mounts = [{"name": "data", "mountPath": "/data"}]
+
+    def side(name: str, **more: Any) -> dict[str, Any]:
+        # What its probe looks for is there in its second run.
+        script = f"test -e /data/{name} && touch /data/{name}.well; touch /data/{name}; trap 'exit 0' TERM; "
+        command = ["/bin/sh", "-c", script + "sleep 1000000 & wait $!"]
+        return {
+            "name": name,
+            "image": IMAGE,
+            "command": command,
+            "restartPolicy": "Always",
+            "volumeMounts": mounts,
+        } | more
+
+    def until(name: str, **more: Any) -> dict[str, Any]:
+        command = {"exec": {"command": ["/bin/cat", f"/data/{name}.well"]}}
+        return command | {"periodSeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 1} | more
+
+    with ProbeServer() as server:
+        hooks = {
+            "postStart": {"exec": {"command": ["/bin/touch", "/data/hooked.well"]}},
+            "preStop": {"httpGet": {"port": server.port, "path": "/bye", "host": "127.0.0.1"}},
+        }
+        ready_after_hook = until("hooked")
+        del ready_after_hook["terminationGracePeriodSeconds"]
+        lab.create(
+            "sides",
+            initContainers=[
+                side("begins", startupProbe=until("begins")),
+                side("lives", livenessProbe=until("lives")),
+                side("hooked", lifecycle=hooks, readinessProbe=ready_after_hook),
+            ],
+            volumes=[{"name": "data", "emptyDir": {}}],
+            terminationGracePeriodSeconds=30,
+        )
+        lab.wait_event("sides", "Killing", "Init container begins failed startup probe, will be restarted")
+        lab.wait_event("sides", "Killing", "Init container lives failed liveness probe, will be restarted")
+
+        def well(pod: Any) -> bool:
+            sides = {one.name: one for one in pod.status.init_container_statuses or []}
+            return ready(pod) and all(one.started and one.ready for one in sides.values())
+
+        pod = lab.wait("sides", "all ready", well)
+        counts = {one.name: one.restart_count for one in pod.status.init_container_statuses}
+        assert counts == {"begins": 1, "lives": 1, "hooked": 0}
+        assert restarts(pod) == 0
+        lab.delete("sides")
+        lab.wait_gone("sides")
+        (request,) = server.requests
+    assert request.startswith(b"GET /bye HTTP/1.1")
+
+
+def test_a_pod_that_is_being_deleted_is_judged_by_readiness_alone(lab: PodLab) -> None:
+    """While its hook runs it becomes not ready; what it is no more able to do does not have it restarted."""
+    stays = {
+        "exec": {"command": ["/bin/sh", "-c", "! test -e /data/leaving"]},
+        "periodSeconds": 1,
+        "failureThreshold": 1,
+    }
+    leave = {"preStop": {"exec": {"command": ["/bin/sh", "-c", "touch /data/leaving; sleep 1000"]}}}
+    mounts = [{"name": "data", "mountPath": "/data"}]
+    side = {"name": "side", "image": IMAGE, "command": STAY, "restartPolicy": "Always", "volumeMounts": mounts}
+    lab.create(
+        "leaves",
+        container={"livenessProbe": stays, "readinessProbe": stays, "lifecycle": leave, "volumeMounts": mounts},
+        initContainers=[side | {"livenessProbe": stays, "readinessProbe": stays}],
+        volumes=[{"name": "data", "emptyDir": {}}],
+        terminationGracePeriodSeconds=600,
+    )
+    lab.wait("leaves", "ready", ready)
+    lab.delete("leaves")
+
+    def judged(pod: Any) -> bool:
+        both = [*pod.status.container_statuses, *pod.status.init_container_statuses]
+        return not ready(pod) and not any(one.ready for one in both)
+
+    pod = lab.wait("leaves", "not ready", judged)
+    both = [*pod.status.container_statuses, *pod.status.init_container_statuses]
+    assert pod.metadata.deletion_timestamp is not None
+    assert all(one.state.running is not None and one.restart_count == 0 for one in both)
+    assert not [text for _, reason, text in lab.events("leaves") if "iveness probe" in text or reason == "BackOff"]
+    lab.delete("leaves", grace=1)
+    lab.wait_gone("leaves")

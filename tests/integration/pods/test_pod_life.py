@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from kubernetes import client
 
 from support.agent_node import IMAGE, wait_until
 from support.pod_lab import STAY, PodLab, main_status, restarts
@@ -223,3 +224,12 @@ def test_a_pod_that_others_marked_as_not_ready_becomes_ready_again(lab: PodLab) 
     doubt = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
     lab.api.patch_namespaced_pod_status("doubted", lab.namespace, doubt)  # as the node controller does
     lab.wait("doubted", "ready again", ready)
+
+
+def test_the_nodes_lease_goes_with_the_node(lab: PodLab) -> None:
+    node = lab.api.read_node(lab.node.name)
+    leases = client.CoordinationV1Api(lab.api.api_client)
+    lease = leases.read_namespaced_lease(lab.node.name, "kube-node-lease")
+    (owner,) = lease.metadata.owner_references
+    assert (owner.api_version, owner.kind, owner.name, owner.uid) == ("v1", "Node", lab.node.name, node.metadata.uid)
+    assert (lease.spec.holder_identity, lease.spec.lease_duration_seconds) == (lab.node.name, 40)

@@ -12,6 +12,7 @@ from support.pod_lab import STAY, PodLab, main_status, restarts
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster]
 
+SLEEPERS = {"one": "1001", "two": "1002"}
 PEER = {"name": "peer", "image": IMAGE, "command": STAY}
 
 
@@ -43,6 +44,10 @@ def processes(lab: PodLab, uid: str) -> dict[int, list[str]]:
         except OSError:
             continue
     return found
+
+
+def monitor(words: list[str]) -> bool:
+    return os.path.basename(words[0]) == "conmon"
 
 
 def pause_of(lab: PodLab, uid: str) -> int:
@@ -82,6 +87,18 @@ def test_shared_processes(lab: PodLab) -> None:
     lab.delete("share")
     lab.wait_gone("share")
     assert processes(lab, uid) == {}
+
+
+def test_without_shared_processes_there_is_no_first_process(lab: PodLab) -> None:
+    """All that a Pod has in its cgroups is what its containers run, and the monitor of each."""
+    both = [{"name": name, "image": IMAGE, "command": ["/bin/sleep", seconds]} for name, seconds in SLEEPERS.items()]
+    alone = lab.create("alone", containers=both)
+    shared = lab.create("together", containers=both, shareProcessNamespace=True)
+    for name in ("alone", "together"):
+        lab.wait_phase(name, "Running")
+    ours = [["/bin/sleep", seconds] for seconds in SLEEPERS.values()]
+    found = [sorted(words for words in processes(lab, uid).values() if not monitor(words)) for uid in (alone, shared)]
+    assert found == [ours, sorted([["/pause"], *ours])]
 
 
 def _ready_again(pod: Any, count: int) -> bool:

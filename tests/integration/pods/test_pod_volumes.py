@@ -86,7 +86,7 @@ def test_an_image_as_a_volume(lab: PodLab) -> None:
     container = {"volumeMounts": [mount("i", "/img"), mount("i", "/sub", subPath="bin")]}
     volumes = [{"name": "i", "image": {"reference": IMAGE, "pullPolicy": "IfNotPresent"}}]
     uid = lab.create("img", ["/bin/sh", "-c", script], container=container, volumes=volumes)
-    pod = lab.wait("img", "its log", lambda _: lab.get("img").status.phase == "Running" and "done" in lab.logs("img"))
+    pod = lab.wait("img", "its log", lambda pod: pod.status.phase == "Running" and "done" in lab.logs("img"))
     text = lab.logs("img")
     assert "/img/bin/sh\n/sub/sh\n" in text
     assert "no-write" in text

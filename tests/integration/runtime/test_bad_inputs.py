@@ -33,10 +33,10 @@ ELSEWHERE = {
     "P01": "integration/volumes/test_volumes.py::test_sub_path_against_a_racing_swap",
     "P04": "unit/volumes/test_payload.py::test_paths_that_would_leave_the_volume",
     "P05": "integration/pods/test_live_settings.py::test_logs_are_rotated_while_somebody_follows",
-    "P07": "integration/runtime/test_bad_inputs.py::test_termination_messages",
+    "P07": "unit/pods/test_probe_servers.py::test_the_worst_servers",
     "P08": "integration/pods/test_lifecycle_ends.py::test_a_pod_that_never_started_fails_when_it_is_deleted",
     "P09": "integration/pods/test_host_ports.py::test_a_port_that_cannot_be_had_is_told",
-    "P10": "unit/pods/test_pure.py::test_long_host_names",
+    "P10": "unit/pods/test_static_manifest.py::test_what_is_no_static_pod",
     "P12": "unit/volumes/test_env.py::test_errors_are_upstreams",
     "P13": "integration/pods/test_static_pods.py::test_bad_files_are_told_at_the_node_and_disturb_nobody",
 }
