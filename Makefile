@@ -11,7 +11,7 @@ E2E := tests/e2e/common tests/e2e/embedded
 # Tests beside real processes can be hit by a busy machine. In CI, what failed gets one more chance, and the log says so.
 again = $(if $(CI),|| { echo "--- once more (in CI only): what failed"; $(1); })
 
-.PHONY: help setup assets images demo kind-up kind-down test lint unit integration differential-nightly e2e e2e-kind e2e-kind-if-possible conformance bench lock clean
+.PHONY: help setup assets images demo kind-up kind-down test lint unit integration differential-nightly e2e e2e-kind e2e-kind-if-possible conformance critest bench lock clean
 
 help:            ## this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -67,8 +67,14 @@ e2e-kind-if-possible: setup
 
 # FOCUS and SKIP are regular expressions of test names, PROCS the number of tests at a time, OUT the folder of the results.
 conformance: setup   ## upstream's conformance tests (e2e.test) against a cluster of their own; an hour or more
+	@PYTHON=$(PYTHON) tools/setup.sh conformance
 	@PYTHONPATH=tools $(BIN)/python -m conformance $(if $(FOCUS),--focus='$(FOCUS)') $(if $(SKIP),--skip='$(SKIP)') \
 	  $(if $(PROCS),--procs=$(PROCS)) $(if $(OUT),--out='$(OUT)') $(if $(CLUSTER),--cluster='$(CLUSTER)')
+
+critest: setup       ## upstream's tests of CRI runtimes (critest) against nodewright cri; minutes
+	@PYTHON=$(PYTHON) tools/setup.sh conformance
+	@PYTHONPATH=tools $(BIN)/python -m conformance.critest $(if $(FOCUS),--focus='$(FOCUS)') $(if $(SKIP),--skip='$(SKIP)') \
+	  $(if $(OUT),--out='$(OUT)')
 
 bench: assets    ## the figures of the README, in turns with the upstream counterpart
 	@PYTHON=$(PYTHON) tools/setup.sh bench

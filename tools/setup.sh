@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make .venv from hashed requirements and install the Debian packages that are missing. Quick when nothing is to do.
-# `setup.sh bench` also installs what benchmarks compare with.
+# `setup.sh bench` also installs what benchmarks compare with, `setup.sh conformance` what test images are made of.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -28,6 +28,9 @@ skopeo skopeo'
 [ "${1:-}" != bench ] || needs="$needs
 containerd containerd
 /usr/lib/cni/bridge containernetworking-plugins"
+[ "${1:-}" != conformance ] || needs="$needs
+debootstrap debootstrap
+bash-static bash-static"
 PATH=$PATH:/usr/sbin:/sbin
 missing=
 while read -r probe package; do

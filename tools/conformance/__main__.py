@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         listed = known.parse(_LIST.read_text(), _LIST.name)
         junit: Path = options.junit or _run(options)
-        return _tell(report.read(junit), listed)
+        return known.tell(report.read(junit), listed, _LIST.name)
     except KeyboardInterrupt:
         _say("interrupted")
         return 130
@@ -65,7 +65,6 @@ def _run(options: argparse.Namespace) -> Path:
     _say("programs (the first time they are built, which takes many minutes)")
     found = Assets().obtain((*_PROGRAMS, *images.BINARIES))
     cache = cache_root(os.environ).parent / "conformance"
-    cache.mkdir(parents=True, exist_ok=True)
     store = images.ensure(cache, found, _say)
     selection = suite.Selection(tuple(options.focus or suite.Selection.focus), tuple(options.skip), options.procs)
     programs = suite.Programs(found["ginkgo"], found["e2e.test"], found["kubectl"])
@@ -108,22 +107,6 @@ def _keep(made: LocalCluster) -> None:
         signal.pause()
     except KeyboardInterrupt:
         pass
-
-
-def _tell(results: list[report.Result], listed: dict[str, str]) -> int:
-    verdict = known.judge(results, listed)
-    lines = [report.render(report.table(results))]
-    for title, names in (
-        ("failed, and known to fail:", [result.name for result in verdict.expected]),
-        ("failed, and not in known-failures.txt:", [result.name for result in verdict.unexpected]),
-        ("passed, though in known-failures.txt:", list(verdict.stale)),
-    ):
-        if names:
-            lines += ["", title, *(f"  {name}" for name in names)]
-    sys.stdout.write("\n".join(lines) + "\n")
-    if not results:
-        raise ConformanceError("no test was chosen", "look at FOCUS and SKIP")
-    return 0 if verdict.good else 1
 
 
 def _say(text: str) -> None:

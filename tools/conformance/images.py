@@ -1,121 +1,72 @@
-"""The images that the conformance tests use, made on this machine instead of being pulled.
-
-Their contents are what the tests rely on, not upstream's bytes: Go programs from the Go module proxy, Debian's packages
-where upstream takes Alpine's, Debian's static busybox with Debian's static bash as its shell: that busybox's own drops
-environment variables whose names are no identifiers, which tests look for.
-"""
+"""The images that the conformance tests (e2e.test) use, made on this machine instead of being pulled."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from conformance import rootfs
-from conformance.errors import Missing
-from conformance.oci import Blob, BlobStore, Tree
+from conformance.oci import BlobStore, Tree
+from conformance.parts import (
+    NGINX_ARGUMENTS,
+    PATH,
+    Parts,
+    busybox_tree,
+    debian_layer,
+    ensure_store,
+    image,
+    nginx_tree,
+)
 from nodewright.controlplane import versions
 
 DOMAIN = "registry.k8s.io"
 BINARIES = ("agnhost", "nonewprivs", "sample-apiserver", "coredns", "etcd")
 COREDNS_IMAGE = f"{DOMAIN}/coredns/coredns:{versions.COREDNS}"
-_FORMAT = 2  # raise it when what is made below changes
 _E2E = f"{DOMAIN}/e2e-test-images"
-_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # PID 1 ignores signals without a handler: without the trap, deletion would take the whole grace period.
 _PAUSE = """#!/bin/sh
 trap 'kill $! 2>/dev/null; exit 0' TERM INT
 while :; do sleep 86400 & wait $!; done
 """
-_NGINX = """user www-data;
-worker_processes 1;
-pid /run/nginx.pid;
-error_log /dev/stderr;
-events { worker_connections 256; }
-http {
-  include mime.types;
-  access_log /dev/stdout;
-  server { listen 80; root /usr/share/nginx/html; }
-}
-"""
-_PAGE = "<html><head><title>Welcome to nginx!</title></head><body><h1>Welcome to nginx!</h1></body></html>\n"
-_BUSYBOX_USERS = (
-    "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"
-)
-_BUSYBOX_GROUPS = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What images are made of: the blob store, the Debian tree, busybox, its shell, and the Go binaries by name."""
-
-    store: BlobStore
-    debian: Path
-    busybox: Path
-    shell: Path
-    binaries: Mapping[str, Path]
 
 
 def ensure(cache: Path, binaries: Mapping[str, Path], say: Callable[[str], None]) -> BlobStore:
     """The blob store with every image, made when any part of them has changed."""
-    busybox, shell = static("busybox", "busybox-static"), static("bash-static", "bash-static")
-    key = _key([busybox, shell, *(binaries[name] for name in BINARIES)])
-    store = BlobStore(cache / f"images-{key}")
-    if store.names():
-        return store
-    say("making the test images")
-    for old in cache.glob("images-*"):
-        shutil.rmtree(old)
-    parts = Parts(store, rootfs.archive(cache), busybox, shell, binaries)
-    store.set_names(make(parts))
-    return store
-
-
-def static(program: str, package: str) -> Path:
-    """A program of this machine that needs no libraries, since its image has none; Missing names the `package`."""
-    found = shutil.which(program)
-    if found is None:
-        raise Missing(f"there is no {program}", f"apt-get install {package}")
-    with open(found, "rb") as file:
-        if b"/lib64/ld-linux" in file.read(1 << 12):
-            raise Missing(f"{found} is not linked statically", f"apt-get install {package}")
-    return Path(found)
+    return ensure_store(cache, "images", {name: binaries[name] for name in BINARIES}, make, say)
 
 
 def make(parts: Parts) -> dict[str, str]:
     """Make all images; name to manifest digest."""
     store = parts.store
-    debian = _debian_layer(parts)
+    debian, busybox = debian_layer(parts), store.layer(busybox_tree(parts.busybox, parts.shell))
+    pause = Tree(files={"pause": (_PAUSE.encode(), 0o755)})
+    made = {f"{DOMAIN}/pause:3.10.2": image(store, [busybox, store.layer(pause)], {"Entrypoint": ["/pause"]})}
+    served = registry_tree(store, "pause", "testing", made[f"{DOMAIN}/pause:3.10.2"])
     tools = store.layer(_agnhost_tree(parts))
-    busybox = store.layer(_busybox_tree(parts.busybox, parts.shell))
-    agnhost = {"Entrypoint": ["/agnhost"], "Cmd": ["pause"], "Env": [_PATH]}
-    shell: dict[str, Any] = {"Cmd": ["sh"], "Env": [_PATH]}
-    bash: dict[str, Any] = {"Cmd": ["bash"], "Env": [_PATH]}
-    made = {
-        f"{_E2E}/agnhost:{versions.AGNHOST}": _image(store, [debian, tools], agnhost),
-        f"{_E2E}/agnhost:2.55": _image(store, [debian, tools], agnhost | {"Labels": {"version": "2.55"}}),
-        f"{_E2E}/glibc-dns-testing:2.0.0": _image(store, [debian], bash),
-        f"{_E2E}/ipc-utils:1.4": _image(store, [debian], bash),
-        f"{_E2E}/perl:5.26": _image(store, [debian], bash),
-        f"{_E2E}/nonroot:1.5": _image(store, [debian], bash | {"User": "1234"}),
-        f"{_E2E}/busybox:1.37.0-1": _image(store, [busybox], shell),
-        f"{_E2E}/busybox:1.36.1-1": _image(store, [busybox], shell | {"Labels": {"version": "1.36.1-1"}}),
+    agnhost = {"Entrypoint": ["/agnhost"], "Cmd": ["pause"], "Env": [PATH]}
+    shell: dict[str, Any] = {"Cmd": ["sh"], "Env": [PATH]}
+    bash: dict[str, Any] = {"Cmd": ["bash"], "Env": [PATH]}
+    made |= {
+        f"{_E2E}/agnhost:{versions.AGNHOST}": image(store, [debian, tools, store.layer(served)], agnhost),
+        f"{_E2E}/agnhost:2.55": image(store, [debian, tools], agnhost | {"Labels": {"version": "2.55"}}),
+        f"{_E2E}/glibc-dns-testing:2.0.0": image(store, [debian], bash),
+        f"{_E2E}/ipc-utils:1.4": image(store, [debian], bash),
+        f"{_E2E}/perl:5.26": image(store, [debian], bash),
+        f"{_E2E}/nonroot:1.5": image(store, [debian], bash | {"User": "1234"}),
+        f"{_E2E}/busybox:1.37.0-1": image(store, [busybox], shell),
+        f"{_E2E}/busybox:1.36.1-1": image(store, [busybox], shell | {"Labels": {"version": "1.36.1-1"}}),
     }
     for name in ("kitten:1.8", "nautilus:1.8"):
         layers = [debian, tools, store.layer(_pet_tree(name.partition(":")[0]))]
-        made[f"{_E2E}/{name}"] = _image(store, layers, agnhost | {"Cmd": ["test-webserver"]})
-    nginx = store.layer(_nginx_tree())
+        made[f"{_E2E}/{name}"] = image(store, layers, agnhost | {"Cmd": ["test-webserver"]})
+    nginx = store.layer(nginx_tree())
     for name in ("nginx:1.15-4", "nginx:1.27-0"):
-        config = {"Cmd": ["nginx", "-g", "daemon off;"], "Env": [_PATH], "Labels": {"version": name}}
-        made[f"{_E2E}/{name}"] = _image(store, [debian, nginx], config)
+        config = {"Cmd": NGINX_ARGUMENTS, "Env": [PATH], "Labels": {"version": name}}
+        made[f"{_E2E}/{name}"] = image(store, [debian, nginx], config)
     setuid = Tree(files={"usr/local/bin/nnp": (parts.binaries["nonewprivs"], 0o6755)})
-    made[f"{_E2E}/nonewprivs:1.4"] = _image(store, [busybox, store.layer(setuid)], {"Cmd": ["nnp"], "Env": [_PATH]})
-    pause = Tree(files={"pause": (_PAUSE.encode(), 0o755)})
-    made[f"{DOMAIN}/pause:3.10.2"] = _image(store, [busybox, store.layer(pause)], {"Entrypoint": ["/pause"]})
+    made[f"{_E2E}/nonewprivs:1.4"] = image(store, [busybox, store.layer(setuid)], {"Cmd": ["nnp"], "Env": [PATH]})
     return made | _servers(parts)
 
 
@@ -128,19 +79,8 @@ def _servers(parts: Parts) -> dict[str, str]:
         (COREDNS_IMAGE, "coredns", "coredns"),
     ):
         tree = Tree(files={path: (parts.binaries[binary], 0o755)}, folders={"tmp": 0o1777})
-        made[name] = _image(store, [store.layer(tree)], {"Entrypoint": [f"/{path}"], "Env": [_PATH]})
+        made[name] = image(store, [store.layer(tree)], {"Entrypoint": [f"/{path}"], "Env": [PATH]})
     return made
-
-
-def _image(store: BlobStore, layers: list[Blob], config: Mapping[str, Any]) -> str:
-    return store.image(layers, config, versions.architecture())
-
-
-def _debian_layer(parts: Parts) -> Blob:
-    copy = parts.store.root / "rootfs.tar"
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(parts.debian, copy)
-    return parts.store.add_file(copy)
 
 
 def _agnhost_tree(parts: Parts) -> Tree:
@@ -165,29 +105,16 @@ def _agnhost_tree(parts: Parts) -> Tree:
     )
 
 
-def _busybox_tree(busybox: Path, shell: Path) -> Tree:
-    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
-    return Tree(
-        files={
-            "bin/busybox": (busybox, 0o755),
-            "bin/sh": (shell, 0o755),
-            "etc/passwd": (_BUSYBOX_USERS.encode(), 0o644),
-            "etc/group": (_BUSYBOX_GROUPS.encode(), 0o644),
-        },
-        links={f"bin/{applet}": "busybox" for applet in applets if applet not in ("busybox", "sh")}
-        | {"usr/bin/env": "/bin/env"},
-        folders={"tmp": 0o1777, "root": 0o700, "var/run": 0o755, "var/log": 0o755, "home": 0o755},
-    )
-
-
-def _nginx_tree() -> Tree:
-    return Tree(
-        files={
-            "etc/nginx/nginx.conf": (_NGINX.encode(), 0o644),
-            "usr/share/nginx/html/index.html": (_PAGE.encode(), 0o644),
-        },
-        folders={"var/log/nginx": 0o755},
-    )
+def registry_tree(store: BlobStore, name: str, tag: str, digest: str) -> Tree:
+    """The image `digest` of the store as `name:tag`, laid out as agnhost's fake-registry-server wants to find it."""
+    root = f"var/registry/{name}"
+    manifest = json.loads(store.path(digest).read_bytes())
+    blobs = [blob["digest"] for blob in (manifest["config"], *manifest["layers"])]
+    files: dict[str, tuple[bytes | Path, int]] = {f"{root}/manifests/{tag}": (digest.encode(), 0o644)}
+    for kind, content in [("manifests", digest), *(("blobs", blob) for blob in blobs)]:
+        number = content.removeprefix("sha256:")
+        files[f"{root}/{kind}/sha256/{number[:2]}/{number}/data"] = (store.path(content), 0o644)
+    return Tree(files=files)
 
 
 def _pet_tree(name: str) -> Tree:
@@ -225,12 +152,3 @@ def _certificate() -> tuple[bytes, bytes]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return signed.public_bytes(serialization.Encoding.PEM), private
-
-
-def _key(programs: Sequence[Path]) -> str:
-    """Changes with anything that goes into an image; programs count by size and time."""
-    parts = [f"{_FORMAT}", rootfs.key()]
-    for path in programs:
-        info = path.stat()
-        parts.append(f"{path} {info.st_size} {info.st_mtime_ns}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

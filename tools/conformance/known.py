@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from conformance.errors import ConformanceError
-from conformance.report import FAILED, PASSED, Result
+from conformance.report import FAILED, PASSED, Result, render, table
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def parse(text: str, source: str = "known-failures.txt") -> dict[str, str]:
     return found
 
 
-def judge(results: Iterable[Result], known: dict[str, str]) -> Verdict:
+def judge(results: Iterable[Result], known: Mapping[str, str]) -> Verdict:
     """Compare a run with the list. Listed tests that did not run, or skipped themselves, say nothing."""
     everything = list(results)
     failed = [result for result in everything if result.state == FAILED]
@@ -58,3 +59,20 @@ def judge(results: Iterable[Result], known: dict[str, str]) -> Verdict:
         stale=tuple(result.name for result in everything if result.state == PASSED and result.name in known),
         expected=tuple(result for result in failed if result.name in known),
     )
+
+
+def tell(results: Sequence[Result], listed: Mapping[str, str], source: str) -> int:
+    """Print what a run says and how it compares with the list in the file `source`; 0 when they agree, else 1."""
+    if not results:
+        raise ConformanceError("no test was chosen", "look at FOCUS and SKIP")
+    verdict = judge(results, listed)
+    lines = [render(table(results))]
+    for title, names in (
+        ("failed, and known to fail:", [result.name for result in verdict.expected]),
+        (f"failed, and not in {source}:", [result.name for result in verdict.unexpected]),
+        (f"passed, though in {source}:", list(verdict.stale)),
+    ):
+        if names:
+            lines += ["", title, *(f"  {name}" for name in names)]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0 if verdict.good else 1

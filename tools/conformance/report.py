@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-_AREA = re.compile(r"^\[(sig-[a-z-]+)\]")
+_AREA = re.compile(r"^\[(sig-[a-z-]+|k8s\.io)\]")  # the latter is critest's
 _LEAF = re.compile(r"^\[It\] ")
 _NODE_CONFORMANCE, _CONFORMANCE = "[NodeConformance]", "[Conformance]"
 

@@ -27,7 +27,6 @@ _BESIDE = {
     "ginkgo": ("github.com/onsi/ginkgo/v2/ginkgo", ""),
     "agnhost": ("k8s.io/kubernetes/test/images/agnhost", f"-X main.Version={versions.AGNHOST}"),
     "nonewprivs": ("k8s.io/kubernetes/test/images/nonewprivs", ""),
-    "sample-apiserver": ("k8s.io/sample-apiserver", ""),
 }
 
 
@@ -62,6 +61,8 @@ def recipe(name: str) -> Recipe:
         return Recipe(module, version, f"{module}/cmd/helm", f"-s -w {linked}", go)
     if project == "coredns":
         return Recipe("github.com/coredns/coredns", version, "github.com/coredns/coredns", "-s -w", go)
+    if project == "sample-apiserver":
+        return Recipe("k8s.io/sample-apiserver", version, "k8s.io/sample-apiserver", "-s -w", go)
     if project == "cri-tools":
         linked = f"-X sigs.k8s.io/cri-tools/pkg/version.Version={version}"
         package = f"sigs.k8s.io/cri-tools/cmd/{name}"

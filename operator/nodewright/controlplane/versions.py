@@ -12,6 +12,7 @@ HELM4 = "v4.3.1"
 COREDNS = "v1.14.7"
 CRI_TOOLS = "v1.37.0"
 AGNHOST = "2.63.0"  # the version that the tests of KUBERNETES ask for
+SAMPLE_APISERVER = "v0.29.2"  # likewise: a newer one would want rights that the tests do not give it
 GO_MINIMUM = (1, 26)
 
 KUBERNETES_BINARIES = ("kube-apiserver", "kube-controller-manager", "kubectl", "kube-scheduler")
@@ -32,6 +33,7 @@ _RELEASES = {
     "helm": ("helm", HELM3),
     "helm4": ("helm", HELM4),
     "coredns": ("coredns", COREDNS),
+    "sample-apiserver": ("sample-apiserver", SAMPLE_APISERVER),
     "crictl": ("cri-tools", CRI_TOOLS),
     "critest": ("cri-tools", CRI_TOOLS),
 }

@@ -8,7 +8,7 @@ import pytest
 
 import conformance
 from conformance.errors import ConformanceError
-from conformance.known import judge, parse
+from conformance.known import judge, parse, tell
 from conformance.report import FAILED, PASSED, SKIPPED, Result
 
 LIST = """# How the list works.
@@ -49,10 +49,15 @@ def test_bad_lists_are_refused(text: str, message: str) -> None:
     assert str(caught.value) == f"the list, {message}"
 
 
-def test_the_list_in_the_repository_is_well_formed() -> None:
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("known-failures.txt", "[sig-"), ("critest-known-failures.txt", "[k8s.io] ")]
+)
+def test_the_lists_in_the_repository_are_well_formed(name: str, prefix: str) -> None:
     assert conformance.__file__ is not None
-    path = Path(conformance.__file__).parent / "known-failures.txt"
-    assert all(name.startswith("[sig-") for name in parse(path.read_text(), path.name))
+    path = Path(conformance.__file__).parent / name
+    listed = parse(path.read_text(), path.name)
+    assert listed
+    assert all(test.startswith(prefix) for test in listed)
 
 
 def test_a_run_as_the_list_says() -> None:
@@ -71,3 +76,22 @@ def test_a_listed_test_that_passed() -> None:
     verdict = judge([Result("a", PASSED)], {"a": "why"})
     assert not verdict.good
     assert verdict.stale == ("a",)
+
+
+def test_what_differs_from_the_list_is_told_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    results = [Result("[sig-a] one", FAILED), Result("[sig-a] two", FAILED), Result("[sig-a] three", PASSED)]
+    assert tell(results, {"[sig-a] two": "why", "[sig-a] three": "why"}, "list.txt") == 1
+    told = capsys.readouterr().out
+    assert "failed, and known to fail:\n  [sig-a] two\n" in told
+    assert "failed, and not in list.txt:\n  [sig-a] one\n" in told
+    assert "passed, though in list.txt:\n  [sig-a] three\n" in told
+
+
+def test_a_run_as_listed_is_good(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell([Result("[sig-a] one", FAILED)], {"[sig-a] one": "why"}, "list.txt") == 0
+    assert "not in" not in capsys.readouterr().out
+
+
+def test_nothing_chosen_is_an_error() -> None:
+    with pytest.raises(ConformanceError, match="no test was chosen"):
+        tell([], {}, "list.txt")

@@ -94,3 +94,9 @@ def test_render_aligns() -> None:
         "sig-node      12",
         "all            7",
     ]
+
+
+def test_tests_of_critest_are_an_area_of_their_own() -> None:
+    text = '<testsuites><testcase name="[It] [k8s.io] Image Manager public image [Conformance]" time="1"/></testsuites>'
+    (only,) = parse(ElementTree.fromstring(text))
+    assert (only.area, only.state) == ("k8s.io", PASSED)

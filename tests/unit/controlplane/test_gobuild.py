@@ -7,6 +7,7 @@ import pytest
 
 from nodewright.controlplane import gobuild, gotoolchain, versions
 from nodewright.controlplane.assetcache import AssetCache
+from nodewright.controlplane.assets import Assets
 
 
 class SilentStep:
@@ -175,3 +176,11 @@ def test_an_interrupted_build_leaves_no_compiler_behind(tmp_path: Path) -> None:
         gobuild.build("etcd", cache, Interrupting(), environ)
     pid = (tmp_path / "pid").read_text().strip()
     assert subprocess.run(["kill", "-0", pid], capture_output=True, check=False).returncode != 0
+
+
+def test_the_sample_api_server_is_the_one_that_the_tests_know(tmp_path: Path) -> None:
+    made = gobuild.recipe("sample-apiserver")
+    assert (made.module, made.package) == ("k8s.io/sample-apiserver", "k8s.io/sample-apiserver")
+    assert made.version == versions.SAMPLE_APISERVER
+    # A scratch module of its own: in Kubernetes' one it would be built from the newer sources.
+    assert Assets(root=tmp_path).cache("sample-apiserver").directory != Assets(root=tmp_path).cache("agnhost").directory
