@@ -194,10 +194,11 @@ class Starter:
     def _back_off(self, container: Container, before: Instance) -> None:
         """Note the restart of a container for the next one's delay."""
         state, clock = self._worker.state, self._worker.deps.clock
-        if before.stale or before.restart or (before.reset and not asks_for_all(container, before)):
+        same = before.image == container.image
+        if same and (before.stale or before.restart or (before.reset and not asks_for_all(container, before))):
             return  # a reboot, or another container's end: not its own doing
         # Another image is another container, as for kubelet: its crashes have nothing to do with those before.
-        last = state.backoffs.get(container.name) if before.image == container.image else None
+        last = state.backoffs.get(container.name) if same else None
         policy = self._worker.deps.settings.crash
         state.backoffs[container.name] = advance(last, before.finished_at, clock(), policy)
 

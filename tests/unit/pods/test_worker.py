@@ -77,6 +77,18 @@ def test_another_image_ends_the_back_off_of_a_crash():
         assert rig.operations.calls.count("start a") == 3
 
 
+def test_another_image_ends_the_back_off_of_a_container_that_runs():
+    @scenario(make_pod(), FakeOperations(lifetimes={"a": [(5, 1)] * 20}))
+    async def _(rig: Rig) -> None:
+        await asyncio.sleep(177)  # 6 runs of 5 s, with waits of 0, 10, 20, 40 and 80 s; the next would be 160
+        assert rig.one.restart_count == 5
+        assert rig.one.state.running is not None
+        rig.worker.update(with_image(rig.worker.pod, "img:2"))
+        await asyncio.sleep(18)  # it is stopped, runs for 5 s, waits for 10 s as after a first crash, and runs again
+        assert rig.one.restart_count == 7
+        assert rig.one.state.running is not None
+
+
 def test_another_image_is_pulled_at_once_where_the_pull_of_one_has_failed():
     problem = ImageProblem("ErrImagePull", "no such image")
 
