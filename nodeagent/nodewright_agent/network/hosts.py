@@ -98,12 +98,14 @@ def _connect(host_end: str, bridge: str, netns: Path, node: PodAddress) -> None:
         index = links.index_of(handle, bridge)
         if index is None:
             raise NetworkError(f"bridge {bridge} does not exist")
-        if links.index_of(handle, host_end) is not None:
+        if links.is_up(handle, host_end):
             return
+        links.delete_link(handle, host_end)  # half made, if there is one: somebody was killed in between
         try:
-            links.add_veth(handle, host_end, index, netns, "eth0", node.mac, hairpin=False)
+            links.add_veth(handle, host_end, index, netns, "eth0", node.mac)
             links.inside(netns, lambda: links.configure_inside("eth0", node))
             links.inside(netns, lambda: _answer_for_pods("eth0"))
+            links.enable(handle, host_end, hairpin=False)
         except Exception:
             links.delete_link(handle, host_end)  # so that the next call starts from nothing
             raise

@@ -19,7 +19,6 @@ from nodewright_agent.network.addresses import NetworkError, PodAddress
 from nodewright_agent.proxy.netlink import (
     NETLINK_ROUTE,
     NLM_F_CREATE,
-    NLM_F_DUMP,
     NLM_F_EXCL,
     NetlinkError,
     NetlinkSocket,
@@ -67,13 +66,14 @@ def inside(netns: Path, function: Callable[[], T]) -> T:
 
 def index_of(handle: NetlinkSocket, name: str) -> int | None:
     """Return the index of the link ``name``, or ``None``."""
-    try:
-        for item in handle.dump(_GETLINK, _link_head() + string(_IFLA_IFNAME, name), flags=0):
-            return int(_LINK_HEAD.unpack_from(item.payload)[2])
-    except NetlinkError as error:
-        if error.errno != errno.ENODEV:
-            raise
-    return None
+    found = _look_up(handle, name)
+    return found[0] if found is not None else None
+
+
+def is_up(handle: NetlinkSocket, name: str) -> bool:
+    """Tell whether the link ``name`` is there and was brought up: what ``add_veth`` made and ``enable`` finished."""
+    found = _look_up(handle, name)
+    return found is not None and bool(found[1] & _IFF_UP)
 
 
 def ensure_bridge(handle: NetlinkSocket, name: str, address: str, prefix_length: int) -> int:
@@ -87,10 +87,9 @@ def ensure_bridge(handle: NetlinkSocket, name: str, address: str, prefix_length:
         if index is None:
             raise NetworkError(f"bridge {name} vanished while it was made")
     wanted = (address, prefix_length)
-    present = set(addresses(handle, index))
-    for old, length in present - {wanted}:
-        handle.require(_DELADDR, 0, _address(index, old, length), f"address {old}/{length} of {name}")
-    if wanted not in present:
+    for old, length in set(addresses(handle, index)) - {wanted}:
+        _delete_address(handle, index, old, length)
+    if wanted not in addresses(handle, index):  # it goes with another of its subnet that was there before it
         _add_address(handle, index, address, prefix_length)
     _set_up(handle, index)
     return index
@@ -114,11 +113,11 @@ def add_veth(
     mac: str,
     *,
     mtu: int = 0,
-    hairpin: bool,
 ) -> None:
-    """Make a veth pair: ``name`` on ``bridge`` here, ``peer`` with ``mac`` (and ``mtu``) in ``netns``.
+    """Make a veth pair: ``name`` on ``bridge`` here, ``peer`` with ``mac`` in ``netns``; both are down.
 
-    ``hairpin`` lets a frame leave by the port it came in: a pod that reaches itself through a Service needs it.
+    Both ends have the ``mtu`` (0: the kernel's): an end drops what is longer, and only of a bridge's own MTU, the
+    least of its links', does the kernel tell a sender, or cut packets for it.
     """
     pin = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -128,24 +127,32 @@ def add_veth(
             attr(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
             attr(_IFLA_NET_NS_FD, _U32.pack(pin)),
         ]
-        if mtu:
-            other.append(attr(_IFLA_MTU, _U32.pack(mtu)))
-        pair = nested(_INFO_DATA, nested(_VETH_PEER, *other))
+        size = attr(_IFLA_MTU, _U32.pack(mtu)) if mtu else b""
+        pair = nested(_INFO_DATA, nested(_VETH_PEER, *other, size))
         body = (
-            _link_head(up=True)
+            _link_head()
             + string(_IFLA_IFNAME, name)
+            + size
             + attr(_IFLA_MASTER, _U32.pack(bridge))
             + nested(_IFLA_LINKINFO, string(_INFO_KIND, "veth"), pair)
         )
         handle.require(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"link {name}")
     finally:
         os.close(pin)
+
+
+def enable(handle: NetlinkSocket, name: str, *, hairpin: bool) -> None:
+    """Bring up our end of a veth pair, the last step of all: a pair whose end here is down is half made.
+
+    ``hairpin`` lets a frame leave by the port it came in: a pod that reaches itself through a Service needs it.
+    """
+    index = index_of(handle, name)
+    if index is None:
+        raise NetworkError(f"link {name} vanished while it was made")
     if hairpin:
-        index = index_of(handle, name)
-        if index is None:
-            raise NetworkError(f"link {name} vanished while it was made")
         mode = nested(_IFLA_PROTINFO, attr(_BRPORT_MODE, b"\1"))
         handle.require(_SETLINK, 0, _link_head(index, family=socket.AF_BRIDGE) + mode, f"hairpin mode of {name}")
+    _set_up(handle, index)
 
 
 def configure_inside(ifname: str, address: PodAddress) -> None:
@@ -176,7 +183,7 @@ def set_link_route(handle: NetlinkSocket, subnet: str, index: int, source: str) 
 
 def addresses(handle: NetlinkSocket, index: int | None = None) -> Iterator[tuple[str, int]]:
     """IPv4 addresses with their prefix lengths: of the link ``index``, or of all."""
-    for item in handle.dump(_GETADDR, _ADDRESS_HEAD.pack(socket.AF_INET, 0, 0, 0, 0)):
+    for item in handle.snapshot(_GETADDR, _ADDRESS_HEAD.pack(socket.AF_INET, 0, 0, 0, 0)):
         _, length, _, _, link = _ADDRESS_HEAD.unpack_from(item.payload)
         found = attributes(item.payload, _ADDRESS_HEAD.size).get(_IFA_ADDRESS, b"")
         if len(found) == 4 and index in (None, link):
@@ -185,7 +192,7 @@ def addresses(handle: NetlinkSocket, index: int | None = None) -> Iterator[tuple
 
 def link_kinds(handle: NetlinkSocket) -> Iterator[tuple[str, str]]:
     """Name and kind (`veth`, `bridge`, ...; empty for hardware and the like) of each link."""
-    for item in handle.dump(_GETLINK, _link_head(), flags=NLM_F_DUMP):
+    for item in handle.snapshot(_GETLINK, _link_head()):
         found = attributes(item.payload, _LINK_HEAD.size)
         info = attributes(found.get(_IFLA_LINKINFO, b""))
         yield text_of(found.get(_IFLA_IFNAME, b"")), text_of(info.get(_INFO_KIND, b""))
@@ -202,6 +209,18 @@ def write_sysctl(name: str, value: str) -> bool:
     return True
 
 
+def _look_up(handle: NetlinkSocket, name: str) -> tuple[int, int] | None:
+    """Index and flags of a link."""
+    try:
+        for item in handle.dump(_GETLINK, _link_head() + string(_IFLA_IFNAME, name), flags=0):
+            _, _, index, flags, _ = _LINK_HEAD.unpack_from(item.payload)
+            return int(index), int(flags)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise
+    return None
+
+
 def _link_head(index: int = 0, *, up: bool = False, family: int = socket.AF_UNSPEC) -> bytes:
     flags = _IFF_UP if up else 0
     return _LINK_HEAD.pack(family, 0, index, flags, flags)
@@ -215,6 +234,12 @@ def _address(index: int, ip: str, prefix_length: int) -> bytes:
     packed = socket.inet_aton(ip)
     head = _ADDRESS_HEAD.pack(socket.AF_INET, prefix_length, 0, 0, index)
     return head + attr(_IFA_LOCAL, packed) + attr(_IFA_ADDRESS, packed)
+
+
+def _delete_address(handle: NetlinkSocket, index: int, ip: str, prefix_length: int) -> None:
+    for failure in handle.request(_DELADDR, 0, _address(index, ip, prefix_length)):
+        if failure.errno != errno.EADDRNOTAVAIL:
+            raise NetlinkError(failure.errno, f"address {ip}/{prefix_length}: {os.strerror(failure.errno)}")
 
 
 def _add_address(handle: NetlinkSocket, index: int, ip: str, prefix_length: int) -> None:

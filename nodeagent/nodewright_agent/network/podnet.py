@@ -180,16 +180,15 @@ class PodNetwork:
         failpoint("network.assigned")
         name = host_link(pod_uid)
         with links.netlink() as handle:
-            if links.index_of(handle, name) is not None:
-                if links.inside(netns, lambda: _has_address(address.ip)):
-                    return address
-                links.delete_link(handle, name)  # half made: the agent died in between
+            if links.is_up(handle, name) and links.inside(netns, lambda: _has_address(address.ip)):
+                return address
+            links.delete_link(handle, name)  # half made, if there is one: the agent died in between
             try:
-                links.add_veth(
-                    handle, name, self._bridge, netns, "eth0", address.mac, mtu=self._config.mtu, hairpin=True
-                )
+                links.add_veth(handle, name, self._bridge, netns, "eth0", address.mac, mtu=self._config.mtu)
                 failpoint("network.linked")
                 links.inside(netns, lambda: links.configure_inside("eth0", address))
+                failpoint("network.configured")
+                links.enable(handle, name, hairpin=True)
             except Exception:
                 links.delete_link(handle, name)
                 pool.release(pod_uid)

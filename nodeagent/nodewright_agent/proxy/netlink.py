@@ -40,6 +40,7 @@ _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _RECEIVE = 1 << 18
+_SNAPSHOTS = 20
 
 
 class Message(NamedTuple):
@@ -136,6 +137,7 @@ class NetlinkSocket:
         self.socket.bind((0, 0))
         self.pid: int = self.socket.getsockname()[0]
         self._sequence = 0
+        self._torn = False
         self._sendable = 0
         self.reserve(buffer)
         self._grow(_SO_RCVBUFFORCE, socket.SO_RCVBUF, buffer)
@@ -216,21 +218,32 @@ class NetlinkSocket:
             raise NetlinkError(failure.errno, f"{what}: {os.strerror(failure.errno)}")
 
     def dump(self, kind: int, payload: bytes, *, flags: int = NLM_F_DUMP) -> Iterator[Message]:
-        """Ask for a dump and give its messages. Raises NetlinkError where the kernel refuses."""
+        """Ask for a dump and give its messages. Raises NetlinkError where the kernel refuses, or breaks off."""
         seq = self.next_sequence()
+        self._torn = False
         self.send(message(kind, flags | NLM_F_REQUEST, seq, payload))
         while True:
             for item in messages(self.receive()):
                 if item.seq != seq:
                     continue
-                if item.type == NLMSG_DONE:
-                    return
-                if item.type == NLMSG_ERROR:
+                self._torn = self._torn or bool(item.flags & NLM_F_DUMP_INTR)
+                if item.type in (NLMSG_DONE, NLMSG_ERROR):
                     code = error_of(item.payload)
-                    if code:
+                    if code > 0:
                         raise NetlinkError(code, os.strerror(code))
                     return
                 yield item
+
+    def snapshot(self, kind: int, payload: bytes) -> list[Message]:
+        """As `dump`, but of one moment: asked for again where something changed in between, so that none is missing.
+
+        Raises NetlinkError, with EINTR where changes never end.
+        """
+        for _ in range(_SNAPSHOTS):
+            found = list(self.dump(kind, payload))
+            if not self._torn:
+                return found
+        raise NetlinkError(errno.EINTR, "changes come faster than the kernel can tell of them")
 
 
 def generic_family(sock: NetlinkSocket, name: str) -> int | None:

@@ -40,8 +40,10 @@ class Node:
 
         return on(self.netns, call)
 
-    def ip(self, *arguments):
-        done = subprocess.run(["ip", "-n", self.netns, "-j", *arguments], capture_output=True, text=True, check=True)
+    def ip(self, *arguments, netns=None):
+        done = subprocess.run(
+            ["ip", "-n", netns or self.netns, "-j", *arguments], capture_output=True, text=True, check=True
+        )
         return json.loads(done.stdout or "[]")
 
 
@@ -105,7 +107,24 @@ def test_a_pods_link_has_the_mtu_of_the_settings(node_hosts, make_netns, tmp_pat
     assert (link["mtu"], link["operstate"], link["address"]) == (1400, "UP", address.mac)
     (inet,) = [entry for entry in link["addr_info"] if entry["family"] == "inet"]
     assert (inet["local"], inet["prefixlen"]) == (address.ip, 24)
-    assert {link["mtu"] for link in node.ip("link") if link["ifname"] == host_link("pod")} == {1500}
+    ours = {link["ifname"]: link["mtu"] for link in node.ip("link") if link["ifname"] in (host_link("pod"), BRIDGE)}
+    assert ours == {host_link("pod"): 1400, BRIDGE: 1400}, "or the node sends what the pod's end drops"
+
+
+def test_other_addresses_of_the_bridge_are_removed_and_the_own_one_stays(node_hosts, make_netns, tmp_path):
+    node = Node(node_hosts(1), tmp_path, "10.249.1.0/24")
+    node.run("attach", "pod", make_netns())
+
+    def addresses():
+        (link,) = [link for link in node.ip("-4", "addr") if link["ifname"] == BRIDGE]
+        return [(entry["local"], entry["prefixlen"]) for entry in link["addr_info"]]
+
+    own = addresses()
+    node.ip("addr", "flush", "dev", BRIDGE)
+    for address in ("10.249.1.77/24", "10.249.1.78/24", f"{own[0][0]}/24", "10.250.0.1/16"):
+        node.ip("addr", "add", address, "dev", BRIDGE)
+    node.run("attach", "other", make_netns())
+    assert addresses() == own
 
 
 def test_a_link_that_cannot_be_made_gives_the_address_back(node_hosts, make_netns, tmp_path):
@@ -149,6 +168,21 @@ def test_a_half_made_attachment_is_made_whole(node_hosts, make_netns, tmp_path):
     first = node.run("attach", "pod", netns)
     subprocess.run(["ip", "-n", netns.name, "addr", "flush", "dev", "eth0"], check=True)
     assert node.run("attach", "pod", netns) == first
+    assert source_seen(netns, hosts.NETNS_DIR / node.netns, first.ip) == "10.249.1.1"
+
+
+def test_an_attachment_that_was_killed_before_its_last_step_is_made_whole(node_hosts, make_netns, tmp_path):
+    """Address set, route not: only the end on the host tells."""
+    node = Node(node_hosts(1), tmp_path, "10.249.1.0/24")
+    netns = make_netns()
+    first = node.run("attach", "pod", netns)
+    subprocess.run(["ip", "-n", netns.name, "route", "flush", "default"], check=True)
+    assert node.run("attach", "pod", netns) == first
+    assert node.ip("route", "show", "default", netns=netns.name) == []  # what a Pod does with its routes is its affair
+    subprocess.run(["ip", "-n", node.netns, "link", "set", host_link("pod"), "down"], check=True)
+    assert node.run("attach", "pod", netns) == first
+    (route,) = node.ip("route", "show", "default", netns=netns.name)
+    assert route["gateway"] == "10.249.1.1"
     assert source_seen(netns, hosts.NETNS_DIR / node.netns, first.ip) == "10.249.1.1"
 
 
