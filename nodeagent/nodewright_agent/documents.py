@@ -63,6 +63,8 @@ def _yaml(data: bytes) -> Iterator[Any]:
         raise _too_deep() from None
     except (yaml.YAMLError, ValueError) as error:
         raise DocumentError(" ".join(str(error).split())) from None
+    except (LookupError, AttributeError, ArithmeticError, TypeError) as error:  # so PyYAML says it of `!!bool x`
+        raise DocumentError(f"a value is not what its tag says: {error}") from None
 
 
 def _measure(node: Any, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:

@@ -29,6 +29,8 @@ the longer: writes that tell little cost a burst of pods the CPU that it needs t
 _CROWD = 0.05
 """Seconds more for each of them."""
 RETRY_FIRST, RETRY_MAX = 0.2, 10.0
+LAST_SECONDS = 1.0
+"""How long the end waits for what is still to be written."""
 
 
 @dataclass(slots=True)
@@ -117,7 +119,14 @@ class StatusWriter:
         entry.idle.set()
 
     async def close(self) -> None:
-        """Stop writing; what is not written is told again by the next agent."""
+        """Write what is left, then stop; what the API server does not take in time the next agent tells."""
+        for entry in self._entries.values():
+            entry.lazy = False
+            if entry.wanted is not None:
+                self._begin(entry)
+        under_way = [entry.task for entry in self._entries.values() if entry.task is not None]
+        if under_way:
+            await asyncio.wait(under_way, timeout=LAST_SECONDS)
         for uid in list(self._entries):
             self.forget(uid)
 

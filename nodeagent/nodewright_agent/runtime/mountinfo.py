@@ -51,7 +51,7 @@ def parse(data: bytes) -> list[MountEntry]:
     Raises ValueError with the line when a line has not the documented form.
     """
     entries = []
-    for line in data.splitlines():
+    for line in filter(None, data.split(b"\n")):  # no other end of a line is written in octal
         fields = line.split(b" ")
         try:
             dash = fields.index(b"-", 6)
@@ -82,7 +82,7 @@ def read(path: str = "/proc/thread-self/mountinfo") -> list[MountEntry]:
 def at(point: str) -> list[MountEntry]:
     """The calling thread's mounts at just this point, without a look at the many others: 0.3 instead of 3 ms."""
     written = b" " + _SPECIAL.sub(lambda match: b"\\%03o" % match[0][0], os.fsencode(point)) + b" "
-    lines = Path("/proc/thread-self/mountinfo").read_bytes().splitlines()
+    lines = Path("/proc/thread-self/mountinfo").read_bytes().split(b"\n")
     found = parse(b"\n".join(line for line in lines if written in line))
     return [entry for entry in found if entry.mount_point == point]
 

@@ -153,14 +153,22 @@ class Store:
         temporary.replace(path)
 
 
+_TRIES = 20
+
+
 def remove_tree(directory: Path) -> None:
     """Delete a directory of ours. Raises OSError when something is still mounted below it: that is somebody's data."""
     if not os.path.lexists(directory):
         return
     if left := mountinfo.below(mountinfo.read(), directory):
         raise OSError(f"not deleting {directory}: still mounted: {', '.join(left)}")
-    while os.path.lexists(directory):
+    for tries_left in reversed(range(_TRIES)):
         try:
             shutil.rmtree(directory)
-        except FileNotFoundError:
-            continue  # a monitor that ends takes its own files away meanwhile; the others are still there
+        except FileNotFoundError:  # a monitor that ends takes its own files away meanwhile; the others are still there
+            if not os.path.lexists(directory):
+                return
+            if not tries_left:
+                raise
+        else:
+            return

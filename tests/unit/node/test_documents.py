@@ -68,6 +68,9 @@ def test_what_is_read(data, found):
         (b"a: [", "while parsing"),
         (b"\x00", "control characters are not allowed"),
         (b"!!python/object/apply:os.system [id]", "could not determine a constructor"),
+        (b"!!bool x", "a value is not what its tag says"),
+        (b"!!int ''", "a value is not what its tag says"),
+        (b"!!timestamp x", "a value is not what its tag says"),
     ],
 )
 def test_what_is_not(data, said):

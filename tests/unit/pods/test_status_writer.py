@@ -209,3 +209,26 @@ async def test_the_more_wait_the_longer(monkeypatch):
     writer.publish(pods[0], status("False", "Pending"), lazy=True)
     assert delays[-1] == status_writer.LAZY
     await writer.close()
+
+
+async def test_the_end_writes_what_still_waits(api, monkeypatch):
+    monkeypatch.setattr(status_writer, "LAZY", 60.0)
+    writer = StatusWriter(api)
+    writer.publish(api.pod(), status("False", "Pending"), lazy=True)
+    await writer.close()
+    assert (api.status.phase, len(api.patches)) == ("Pending", 1)
+    last = status("False", "Succeeded")
+    api.before_answer = lambda: writer.publish(api.pod(), last)
+    writer.publish(api.pod(), status("True"))
+    await writer.close()
+    assert api.status.phase == "Succeeded"
+
+
+async def test_the_end_does_not_wait_for_a_server_that_is_away(api, monkeypatch):
+    monkeypatch.setattr(status_writer, "LAST_SECONDS", 0.01)
+    monkeypatch.setattr(api, "patch", lambda *_, **__: asyncio.sleep(3600))
+    writer = StatusWriter(api)
+    writer.publish(api.pod(), status("True"))
+    async with asyncio.timeout(5):
+        await writer.close()
+    assert not api.patches

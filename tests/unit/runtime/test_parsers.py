@@ -36,6 +36,7 @@ def test_mountinfo():
     assert mountinfo.below(entries, "/run/x/") == ["/run/x/y", "/run/x/y", "/run/x"]
     with pytest.raises(ValueError, match="not understood"):
         mountinfo.parse(b"1 2 garbage\n")
+    assert mountinfo.parse(b"1 2 0:1 / /a\rb rw - tmpfs x\ry rw\n")[0].mount_point == "/a\rb", "written as it is"
 
 
 @given(st.binary(max_size=60).filter(lambda name: b"\0" not in name))
