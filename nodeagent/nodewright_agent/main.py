@@ -24,6 +24,7 @@ from nodewright_agent.bootstrap.clients import Clients, connect
 from nodewright_agent.config import AgentConfig, ConfigError
 from nodewright_agent.health import Health, served
 from nodewright_agent.pods.recovery import Recovered, recover
+from nodewright_agent.runtime.errors import ContainerRuntimeError
 from nodewright_agent.runtime.images.fsutil import held_alone
 from nodewright_agent.standalone import LoggedEvents
 
@@ -61,7 +62,10 @@ async def _serve(config: AgentConfig, clients: Clients, health: Health, ready: C
         counts = {"pods": len(recovered.restored), "orphans": len(recovered.orphans)}
         log.info("agent starts", extra={"node": config.node_name, **counts})
         for cid in recovered.surplus:
-            await node.parts.runtime.delete(cid)
+            try:
+                await node.parts.runtime.delete(cid)
+            except ContainerRuntimeError as error:  # it goes with its pod
+                log.warning("a container that no pod counts cannot be removed: %s", error, extra={"container": cid})
         heap.settle()
         if ready is not None:
             ready(node)

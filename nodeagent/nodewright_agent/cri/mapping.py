@@ -17,6 +17,8 @@ from nodewright_agent.runtime.sandbox import SandboxPaths
 from nodewright_agent.runtime.spec import ContainerSpec, Device, Mount, Resources
 
 _OOM_GROUP = "memory.oom.group"
+_NO_SWAP = ("memory.swap.max", "0")
+"""As kubelet asks for it with cgroup v2: containers have no swap."""
 """The one value of cgroup v2 that every kubelet asks for."""
 _PROPAGATION = {0: "rprivate", 1: "rslave", 2: "rshared"}
 
@@ -192,7 +194,7 @@ def resources(given: Any, page_sizes: Sequence[str]) -> Resources:
     for field in ("cpuset_cpus", "cpuset_mems"):
         if getattr(given, field):
             raise Lacking(f"resources.{field} is not implemented")
-    if others := sorted(set(given.unified) - {_OOM_GROUP}):
+    if others := sorted({key for key, value in given.unified.items() if (key, value) != _NO_SWAP} - {_OOM_GROUP}):
         raise Lacking(f"resources.unified: {', '.join(others)} is not implemented")
     pages = {entry.page_size: entry.limit for entry in given.hugepage_limits}
     if unknown := [size for size, limit in pages.items() if limit and size not in page_sizes]:

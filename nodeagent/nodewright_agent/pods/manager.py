@@ -12,7 +12,7 @@ from nodewright.kube.client import Client
 from nodewright.kube.objects import Pod
 from nodewright.kube.resources import PODS
 from nodewright_agent.pods import killing, preemption
-from nodewright_agent.pods.model import PodState, Termination
+from nodewright_agent.pods.model import PodState, Termination, end_reason
 from nodewright_agent.pods.phase import FAILED, TERMINAL
 from nodewright_agent.pods.ports import Exit
 from nodewright_agent.pods.records import Records
@@ -69,6 +69,8 @@ class PodManager:
         self.workers: dict[str, PodWorker] = {}
         self.failures: dict[str, str] = {}
         """Pods whose worker ended by an error, by UID: nobody looks after them until the API changes them."""
+        self.closing = False
+        """The workers are being ended, or have been."""
         self.static: StaticListener | None = None
         self._deps = deps
         self._records = records
@@ -138,6 +140,7 @@ class PodManager:
 
     async def close(self) -> None:
         """End the workers and leave all containers as they are."""
+        self.closing = True
         for timer in self._saves.values():
             timer.cancel()
         if self._telling is not None:
@@ -157,10 +160,16 @@ class PodManager:
                 owner.sandbox_lost()
             return
         worker = self._deps.owners.get(container_id)
-        if worker is None:
-            log.debug("a container ended that no pod knows", extra={"container": container_id})
+        if worker is not None:
+            worker.exited(container_id, end)
             return
-        worker.exited(container_id, end)
+        waiting = [run for _, state in self._orphans.values() for run in state.all_instances()]
+        run = next((run for run in waiting if run.id == container_id), None)
+        if run is None:
+            log.debug("a container ended that no pod knows", extra={"container": container_id})
+        elif run.running:
+            run.state, run.exit_code, run.finished_at = "exited", end.code, end.finished_at
+            run.reason = end_reason(end.code, end.oom_killed, end.unknown)
 
     def volumes_changed(self, uid: str) -> None:
         """What a pod's volumes were lacking is there now: try again at once."""

@@ -237,7 +237,8 @@ class Starter:
             return
         state.instances[run.name].remove(run)
         self._worker.deps.owners.pop(run.id, None)
-        state.failures[run.name] = Failure(error.reason, error.message, now, now + RETRY)
+        retry_at = now if run.stale else now + RETRY  # a sandbox that was lost is no fault of the container's
+        state.failures[run.name] = Failure(error.reason, error.message, now, retry_at)
 
 
 def _has_hook(container: Container) -> bool:

@@ -66,8 +66,17 @@ class Remote:
         context.stack.push_async_callback(client.close)
         about = await _asked(client)
         log.info("another runtime runs the containers of this node", extra={"runtime": about.described})
-        images = RemoteImages(client, config.state / "images", pullassembly.gate(config))
+        images = RemoteImages(client, config.state / "images", pullassembly.gate(config), config.node_name)
         images.sandbox_image = about.sandbox_image
+        try:
+            return await cls._opened(context, client, images, about)
+        except CallFailed as error:
+            raise RuntimeUnavailable(f"the container runtime at {client.endpoint}: {error}") from error
+
+    @classmethod
+    async def _opened(cls, context: Context, client: Client, images: RemoteImages, about: RuntimeFacts) -> Remote:
+        """Find what an earlier agent left there. Raises CallFailed."""
+        config = context.config
         if (where := await images.mountpoint()) and Path(where).is_dir():
             config.image_root = where  # eviction and image collection look at the file system of the runtime's images
         containers = RemoteContainers(
@@ -75,6 +84,7 @@ class Remote:
         )
         containers.on_exit = context.ended
         containers.on_sandbox_lost = lambda uid: _sandbox_lost(context.managers, uid)
+        containers.cared_for = lambda uid: any(one.closing or uid in one.workers for one in context.managers)
         await containers.open()
         return cls(context, client, images, containers, about)
 
@@ -128,7 +138,7 @@ class Remote:
 
     def networking(self, keeper: NodeKeeper) -> Link:
         """The runtime has the network; we ask it whether it is there."""
-        watcher = Watcher(self._client, self.containers)
+        watcher = Watcher(self._client, self.containers, events=self._about.events)
         return Link(self._client, watcher, self.images, keeper, self._context.config, self._changed, self._up)
 
     def streams(self, manager: PodManager, pods: Callable[[], Any]) -> RemoteStreams:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from nodewright.kube.objects import ContainerPort, Pod
 from nodewright_agent.cri import wire
 from nodewright_agent.network.hostports import wanted_ports
@@ -19,6 +21,7 @@ from nodewright_agent.pods.ports import StartError
 from nodewright_agent.pods.resize.actuate import LABEL_RESOURCES, label
 from nodewright_agent.pods.spec import Inputs, NodeSettings
 from nodewright_agent.remote import labels, security
+from nodewright_agent.runtime import sysctls
 from nodewright_agent.runtime.images.model import Image
 from nodewright_agent.runtime.spec import Device, IdRange, Mount, Resources
 
@@ -62,7 +65,7 @@ def sandbox(pod: Pod, attempt: int, hostname: str, dns: DNS, ids: IdRange | None
     """A PodSandboxConfig. Raises ValueError for a port that CRI has no protocol for."""
     meta, node = pod.metadata, placing.settings
     context = pod.spec.security_context
-    limits = resources.pod_limits(pod, node.cgroups)
+    limits = resources.pod_limits(_plain(pod), node.cgroups)
     return wire.PodSandboxConfig(
         metadata=wire.PodSandboxMetadata(name=meta.name, uid=meta.uid, namespace=meta.namespace, attempt=attempt),
         # With the host's network its name is the host's, which runtimes leave as it is.
@@ -75,7 +78,7 @@ def sandbox(pod: Pod, attempt: int, hostname: str, dns: DNS, ids: IdRange | None
         linux=wire.LinuxPodSandboxConfig(
             cgroup_parent=spec.pod_cgroup(pod, node.cgroup_root),
             security_context=security.sandbox(pod, ids),
-            sysctls={item.name: item.value for item in context.sysctls} if context is not None else {},
+            sysctls={sysctls.normalise(one.name): one.value for one in context.sysctls} if context is not None else {},
             overhead=_overhead(pod, node),
             resources=wire.LinuxContainerResources(
                 cpu_shares=limits.cpu_shares or 0,
@@ -142,7 +145,9 @@ def limits(given: Resources, host: Host, *, score: int = 0, group: bool | None =
         oom_score_adj=score,
         hugepage_limits=[wire.HugepageLimit(page_size=size, limit=limit) for size, limit in given.hugepages.items()],
     )
-    if given.memory_limit and host.limits_swap:
+    if host.limits_swap and host.cgroup_version == 2:
+        made.unified["memory.swap.max"] = "0"
+    elif host.limits_swap and given.memory_limit:
         made.memory_swap_limit_in_bytes = given.memory_limit
     if group and host.cgroup_version == 2:
         made.unified["memory.oom.group"] = "1"
@@ -199,6 +204,11 @@ def _port(port: ContainerPort) -> Any:
         host_port=port.host_port,
         host_ip=port.host_ip,
     )
+
+
+def _plain(pod: Pod) -> Pod:
+    """The pod without its overhead, which is told apart."""
+    return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, overhead={}))
 
 
 def _overhead(pod: Pod, node: NodeSettings) -> Any:

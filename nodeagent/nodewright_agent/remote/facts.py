@@ -11,6 +11,7 @@ from nodewright_agent.runtime.features import RuntimeFeatures
 
 RUNTIME_READY, NETWORK_READY = "RuntimeReady", "NetworkReady"
 _IMAGE_VOLUMES = {"containerd": (2, 1), "cri-o": (1, 31), "nodewright": (0,)}
+_EVENTS: dict[str, tuple[int, ...]] = {"containerd": (2, 0)}
 """From which version on a runtime can do it: CRI has no word for that."""
 _NUMBER = re.compile(r"v?(\d+(?:\.\d+)*)")
 
@@ -42,6 +43,11 @@ class RuntimeFacts:
     def no_image_volumes(self) -> str:
         """Why the runtime mounts no images; empty: it does."""
         return "" if self._since(_IMAGE_VOLUMES) else f"image volumes: {self.name} {self.version} does not mount images"
+
+    @property
+    def events(self) -> bool:
+        """Whether all who listen are told all events: containerd 1.7 gives each to one, who may have hung up."""
+        return self._since(_EVENTS)
 
     def user_namespaces(self, handler: str) -> bool:
         """Whether pods of a handler can have user namespaces."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nodewright_agent.cri import wire
+from nodewright_agent.remote import labels
 from nodewright_agent.remote.client import CallFailed, Client, Missing
 from nodewright_agent.runtime.images import reference
 from nodewright_agent.runtime.images.access import PulledRecord, PulledRecords, shown_by
@@ -25,8 +26,6 @@ from nodewright_agent.runtime.images.gate import Gate
 from nodewright_agent.runtime.images.model import Image, Pulled, PullProgress
 from nodewright_agent.runtime.images.records import Layout
 
-_UNAVAILABLE = "RegistryUnavailable"
-"""By this word at its start, a runtime tells that the registry cannot be reached (CRI's well-known errors)."""
 _ANSWER = 60.0
 
 
@@ -54,13 +53,13 @@ class PulledHere(PulledRecords):
 class RemoteImages:
     """Implements ``pulling.Images``, ``pulling.Source`` and ``gc.Store``."""
 
-    def __init__(self, client: Client, directory: Path, gate: Gate) -> None:
+    def __init__(self, client: Client, directory: Path, gate: Gate, node_name: str = "") -> None:
         """Ask this runtime; ``directory`` is for the records of who may use an image, ``gate`` holds up pulls."""
         layout = Layout(directory)
         for folder in (layout.locks, layout.pulled_records):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.pulled = PulledHere(layout)
-        self._client, self._gate = client, gate
+        self._client, self._gate, self._node_name = client, gate, node_name
         self._loop = asyncio.get_running_loop()
         self._known: dict[str, Image] = {}
         self._pinned: set[str] = set()
@@ -122,7 +121,7 @@ class RemoteImages:
             answer = await self._client.images("PullImage", deadline=None, image=_spec(name), auth=given)
         except CallFailed as error:
             text = str(error)
-            raise (RegistryUnavailable if text.startswith(_UNAVAILABLE) else ErrImagePull)(text) from error
+            raise _pull_error(text) from error
         found = await self.current(answer.image_ref, None)
         if found is None:
             raise ErrImagePull(f"image {name} was pulled as {answer.image_ref}, which the runtime does not know")
@@ -164,9 +163,16 @@ class RemoteImages:
     def list(self) -> list[Image]:
         """Ask for all images that may be collected, from a thread. Raises ImageError."""
         with _told():
-            asyncio.run_coroutine_threadsafe(self.look(), self._loop).result(_ANSWER)
-        kept = self._pinned | {self.id_of(self.sandbox_image) if self.sandbox_image else ""}
-        return [image for image in self.all() if image.id not in kept]
+            others = asyncio.run_coroutine_threadsafe(self._others(), self._loop).result(_ANSWER)
+        kept = self._pinned | {self.id_of(self.sandbox_image) if self.sandbox_image else ""} | others
+        return [one for one in self.all() if kept.isdisjoint([one.id, *one.names, *one.digests])]
+
+    async def _others(self) -> set[str]:
+        """Look; the images of containers that are not this node's, which no pod of ours would speak for."""
+        await self.look()
+        answer = await self._client.runtime("ListContainers")
+        found = [one for one in answer.containers if one.labels.get(labels.NODE) != self._node_name]
+        return {name for one in found for name in (one.image_id, one.image_ref, one.image.image) if name}
 
     def remove(self, ref: str) -> None:
         """Have an image removed, from a thread. Raises ImageError."""
@@ -186,6 +192,18 @@ class ImageInspectError(ImageError):
     """The runtime could not say whether it has an image."""
 
     reason = "ImageInspectError"
+
+
+class SignatureInvalid(ImageError):
+    """The runtime does not take an image by its policy of signatures."""
+
+    reason = "SignatureValidationFailed"
+
+
+def _pull_error(text: str) -> ImageError:
+    """By its first word a runtime tells which of CRI's well-known errors it is."""
+    known = (RegistryUnavailable, SignatureInvalid)
+    return next((kind(text) for kind in known if text.startswith(kind.reason)), ErrImagePull(text))
 
 
 def _image(found: Any) -> Image:

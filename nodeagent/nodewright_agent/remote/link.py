@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,12 @@ log = logging.getLogger(__name__)
 
 PERIOD = 5.0
 """Seconds between two questions for the runtime's status (kubelet's)."""
+_SOON = 1.0
+"""While it does not answer."""
+PATIENCE = 30.0
+"""Seconds without an answer after which the node is not Ready (kubelet's): what is restarted is back by then."""
+SILENCE = 180.0
+"""Seconds without a whole picture of the containers after which the node is not Ready (kubelet's PLEG threshold)."""
 IMAGES_PERIOD = 60.0
 RUNTIME, NETWORK = "container runtime", "network"
 """Components in the Node's condition Ready."""
@@ -48,6 +55,7 @@ class Link:
         """The pod CIDR that the runtime has been told."""
         self._wake = asyncio.Event()
         keeper.on_change(lambda node: self._wake.set())
+        watcher.on_silence = self._wake.set
         keeper.report(NETWORK, "container runtime network not ready: container runtime status check may not have "
                       "completed yet")  # fmt: skip
 
@@ -63,7 +71,7 @@ class Link:
         await self.run()
 
     async def _ask(self) -> None:
-        down = False
+        down, answered = False, time.monotonic()
         while True:
             self._wake.clear()
             try:
@@ -75,16 +83,17 @@ class Link:
                     log.error("the runtime does not answer: %s", error)
                 down, self._told = True, ""
                 self._up.clear()
-                self._keeper.report(RUNTIME, DOWN)
+                if time.monotonic() - answered >= PATIENCE:
+                    self._keeper.report(RUNTIME, DOWN)
             else:
                 if down:
                     log.info("the runtime answers again")
                     self._watcher.wake()
-                down = False
+                down, answered = False, time.monotonic()
                 self._up.set()
                 self._take(version, status)
             try:
-                async with asyncio.timeout(PERIOD):
+                async with asyncio.timeout(min(PERIOD, _SOON) if down else PERIOD):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -96,9 +105,9 @@ class Link:
             return
         wanted = {"network_config": {"pod_cidr": cidr}}
         try:
-            await self._client.runtime("UpdateRuntimeConfig", runtime_config=wanted)
+            await self._client.runtime("UpdateRuntimeConfig", deadline=PERIOD * 2, runtime_config=wanted)
         except CallFailed as error:
-            if error.down:
+            if error.down or error.late:
                 raise
             log.warning("the runtime does not take the pod CIDR %s: %s", cidr, error)
         self._told = cidr
@@ -106,6 +115,8 @@ class Link:
     def _take(self, version: Any, status: Any) -> None:
         self._changed(facts.of_answers(version, status))
         runtime = facts.problem(status, facts.RUNTIME_READY)
+        if not runtime and (silent := self._watcher.silent()) >= SILENCE:
+            runtime = f"it has not told of its containers for {silent:.0f} seconds"
         network = facts.problem(status, facts.NETWORK_READY)
         self._keeper.report(RUNTIME, f"container runtime not ready: {runtime}" if runtime else None)
         self._keeper.report(NETWORK, f"container runtime network not ready: {network}" if network else None)

@@ -80,6 +80,7 @@ class RemoteOperations(CommonOperations):
         parts = self._parts
         sandbox = parts.runtime.newest(pod.metadata.uid)
         if sandbox is None or not sandbox.ready:
+            parts.runtime.on_sandbox_lost(pod.metadata.uid)  # it may have been while nobody could be told
             raise StartError("CreateContainerError", "the pod's sandbox is gone")
         try:
             order = await self._order(pod, container, run, ips)
@@ -124,17 +125,16 @@ class RemoteOperations(CommonOperations):
         if kill:
             await self._parts.runtime.kill(run.id)
             failpoint("stop.killed")
+            self._parts.runtime.tell_again(run.id)
             return
         while True:
             try:
                 await self._parts.runtime.stop(run.id)
             except CallFailed as error:
                 record = self._parts.runtime.find(run.id)
-                if record is None or record.exit is not None:
-                    return
-                if not error.down:
+                if record is not None and record.exit is None and not error.down:
                     raise
-            else:
+            if self._parts.runtime.tell_again(run.id):
                 return
             await asyncio.sleep(_AGAIN)  # the runtime is down; it may not have sent the signal
 
@@ -146,6 +146,8 @@ class RemoteOperations(CommonOperations):
         await asyncio.gather(*(parts.runtime.stop_sandbox(one) for one in sandboxes))
         failpoint("teardown.parts")
         await asyncio.gather(*(parts.runtime.remove_sandbox(one) for one in sandboxes), parts.volumes.teardown(uid))
+        for record in parts.runtime.of_pod(uid):  # of a sandbox that somebody else removed
+            await parts.runtime.delete(record.id, force=True)
         failpoint("teardown.sandbox")
         await asyncio.to_thread(self._remove_cgroups, uid)
         failpoint("teardown.cgroups")

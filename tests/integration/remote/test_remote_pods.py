@@ -14,7 +14,7 @@ import pytest
 
 from nodewright.controlplane.assets import Assets
 from nodewright_agent.remote import cleanup
-from support.agent_node import AgentNode, wait_until
+from support.agent_node import MAIN, AgentNode, wait_until
 from support.kubectl_sessions import Kubectl
 from support.pod_lab import STAY, PodLab, main_status, restarts, walk_cgroups
 from support.pod_resources import amounts, done, resize, resources
@@ -22,6 +22,14 @@ from support.private_registry import PrivateRegistry, make_secret
 from support.remote_runtimes import RemoteRuntime, call
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cluster, pytest.mark.timeout(300)]
+
+
+OFTEN = f"""
+from nodewright_agent.pods.logrotation import LogRotator
+LogRotator.__init__.__defaults__ = (*LogRotator.__init__.__defaults__[:-1], 0.5)
+{MAIN}
+"""
+"""Looks at logs twice a second."""
 
 
 def ready(lab: PodLab) -> Any:
@@ -93,7 +101,7 @@ def test_a_pod_runs_and_goes(lab: PodLab, runtime: RemoteRuntime) -> None:
     assert (scratch / "hooked").exists()
     lab.delete("web")
     lab.wait_gone("web")
-    assert lab.on_host() == []
+    wait_until("nothing of it is left", lambda: lab.on_host() == [])
 
 
 def test_ends_are_told(lab: PodLab) -> None:
@@ -152,15 +160,16 @@ def test_the_agent_goes_and_comes(lab: PodLab) -> None:
 
 def test_the_runtime_goes_and_comes(lab: PodLab, runtime: RemoteRuntime) -> None:
     lab.create("stays")
-    before = lab.wait_phase("stays", "Running")
+    before, node = lab.wait_phase("stays", "Running"), ready(lab)
+    told = lab.node.text().count("the runtime does not answer")
     runtime.stop(signal.SIGKILL)
-    wait_until("the node is not Ready", lambda: ready(lab).status == "False", 60)
-    assert "container runtime is down" in ready(lab).message
+    wait_until("the agent finds out", lambda: lab.node.text().count("the runtime does not answer") > told)
     assert pids(lab, main_status(before).container_id)
     lab.create("waits")
+    lab.wait("waits", "it waits", lambda pod: pod.status.start_time is not None)
     runtime.start()
-    wait_until("the node is Ready", lambda: ready(lab).status == "True", 60)
     lab.wait_phase("waits", "Running", 60)
+    assert ready(lab).last_transition_time == node.last_transition_time, "no Service is to lose its endpoints for that"
     after = lab.get("stays")
     assert main_status(after).container_id == main_status(before).container_id
     assert restarts(after) == 0
@@ -171,7 +180,7 @@ def test_the_runtime_goes_and_comes(lab: PodLab, runtime: RemoteRuntime) -> None
 @pytest.mark.parametrize("websockets", [True, False])
 def test_streams(lab: PodLab, websockets: bool) -> None:
     kubectl = Kubectl(Assets().obtain(["kubectl"])["kubectl"], lab, websockets=websockets)
-    script = "nc -ll -p 7000 -e cat & while read word; do echo got $word; done"
+    script = "trap 'exit 0' TERM; nc -ll -p 7000 -e cat & while read word; do echo got $word; done"
     lab.create("open", ["sh", "-c", script], container={"stdin": True})
     lab.wait_phase("open", "Running")
     assert kubectl.output("exec", "-i", "open", "--", "cat", stdin=b"both ways") == b"both ways"
@@ -200,8 +209,9 @@ def ended(pod: Any) -> bool:
 
 
 def test_a_debugger_sees_its_target(lab: PodLab, kubectl: Kubectl) -> None:
-    lab.create("p", ["sleep", "4321"])
-    lab.create("shared", ["sleep", "4321"], shareProcessNamespace=True)
+    command = ["sh", "-c", "trap 'exit 0' TERM; sleep 4321 & wait"]
+    lab.create("p", command)
+    lab.create("shared", command, shareProcessNamespace=True)
     lab.wait_phase("p", "Running")
     words = ["debug", "p", "--image=localhost/nodewright-demo:1", "--image-pull-policy=IfNotPresent", "--target=main"]
     kubectl.output(*words, "-q", "-c", "dbg", "--", "sh", "-c", "tr '\\0' ' ' < /proc/1/cmdline")
@@ -229,7 +239,7 @@ def test_resources_change_in_place(lab: PodLab) -> None:
 
 
 def test_a_host_port_leads_to_the_pod(lab: PodLab, runtime: RemoteRuntime) -> None:
-    lab.create("served", ["sh", "-c", "nc -ll -p 7000 -e cat & wait"],
+    lab.create("served", ["sh", "-c", "trap 'exit 0' TERM; nc -ll -p 7000 -e cat & wait"],
                container={"ports": [{"containerPort": 7000, "hostPort": 17000}]})  # fmt: skip
     pod = lab.wait_phase("served", "Running")
     gateway = runtime.cidr.removesuffix("0/24") + "1"
@@ -251,7 +261,7 @@ def test_a_log_is_rotated_and_a_node_is_cleaned_up(
     lab_cluster: Any, make_node: Callable[..., AgentNode], runtime: RemoteRuntime
 ) -> None:
     node = make_node(container_log_max_size="20Ki", container_log_max_files=3)
-    node.start()
+    node.start(main=OFTEN)
     try:
         with PodLab(lab_cluster, node) as lab:
             lab.wait_ready()

@@ -294,5 +294,8 @@ def test_unified_is_for_the_way_to_die():
 
     assert not order(asked()).oom_group
     assert order(asked(memory_oom_group="1")).oom_group
+    assert not order(asked(memory_swap_max="0")).oom_group
+    with pytest.raises(Lacking, match=r"unified: memory.swap.max is not implemented"):
+        order(asked(memory_swap_max="max"))
     with pytest.raises(Lacking, match=r"unified: memory.high is not implemented"):
         order(asked(memory_oom_group="1", memory_high="1"))

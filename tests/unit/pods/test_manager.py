@@ -10,7 +10,8 @@ import pytest
 
 from nodewright_agent.pods import manager as module
 from nodewright_agent.pods.manager import PodManager
-from nodewright_agent.pods.model import PodState
+from nodewright_agent.pods.model import Instance, PodState
+from nodewright_agent.pods.ports import Exit
 from unit.pods.pod_doubles import make_pod
 
 
@@ -153,3 +154,14 @@ async def test_a_static_pod_takes_up_what_was_left_without_a_record(manager):
     assert manager.workers["s"].state is state
     assert manager.workers["s"].pod is pod
     assert manager._orphans == {}
+
+
+async def test_an_end_counts_before_the_api_has_spoken_of_its_pod(manager):
+    state = PodState()
+    state.add(Instance("c1", "a", 0, state="running"))
+    manager._orphans = {"s": (make_pod(uid="s", name="stand-in"), state)}
+    manager._deps.owners = {}
+    manager.exited("c1", Exit(3, 9.0))
+    manager.exited("strange", Exit(1, 1.0))
+    [run] = state.all_instances()
+    assert (run.state, run.exit_code, run.finished_at, run.reason) == ("exited", 3, 9.0, "Error")

@@ -73,6 +73,19 @@ def test_a_sandbox():
     assert made.linux.security_context.seccomp.profile_type == wire.RuntimeDefault
 
 
+def test_a_sandboxs_overhead_is_told_apart():
+    amounts = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}}
+    made = sandbox(container={"resources": amounts}, overhead={"cpu": "250m", "memory": "32Mi"})
+    assert (made.linux.resources.cpu_quota, made.linux.resources.memory_limit_in_bytes) == (10000, 64 << 20)
+    assert (made.linux.overhead.cpu_quota, made.linux.overhead.memory_limit_in_bytes) == (25000, 32 << 20)
+
+
+def test_sysctls_are_spelled_with_dots():
+    wanted = [{"name": "net/ipv4/conf/eth0.1/forwarding", "value": "1"}, {"name": "kernel.shmmax", "value": "2"}]
+    made = sandbox(securityContext={"sysctls": wanted}).linux.sysctls
+    assert dict(made) == {"net.ipv4.conf.eth0/1.forwarding": "1", "kernel.shmmax": "2"}
+
+
 @pytest.mark.parametrize(
     ("fields", "wanted"),
     [
@@ -211,9 +224,12 @@ def test_resources():
     assert made.memory_limit_in_bytes == 128 << 20
     assert made.memory_swap_limit_in_bytes == 0
     assert not made.unified
-    later = order({"resources": given}, host=config.Host(2, limits_swap=True)).linux.resources
-    assert later.memory_swap_limit_in_bytes == 128 << 20
-    assert dict(later.unified) == {"memory.oom.group": "1"}
+    first = order({"resources": given}, host=config.Host(1, limits_swap=True)).linux.resources
+    assert (first.memory_swap_limit_in_bytes, dict(first.unified)) == (128 << 20, {})
+    for asked in (given, {}):  # no container has swap, whether or not its memory is limited
+        later = order({"resources": asked}, host=config.Host(2, limits_swap=True)).linux.resources
+        assert later.memory_swap_limit_in_bytes == 0
+        assert dict(later.unified) == {"memory.oom.group": "1", "memory.swap.max": "0"}
 
 
 def test_masked_paths():

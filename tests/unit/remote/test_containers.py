@@ -16,6 +16,7 @@ from nodewright_agent.runtime.errors import ContainerNotFound, ContainerStateErr
 from nodewright_agent.runtime.spec import Phase, Resources
 
 SECOND = 10**9
+ORDER = wire.ContainerConfig(metadata=wire.ContainerMetadata(name="main", attempt=0), labels={labels.POD_UID: "u1"})
 
 
 class Cgroups:
@@ -33,6 +34,9 @@ class Cgroups:
     def pids(self, path):
         return {42, 41}
 
+    def remove(self, path):
+        self.below.pop(path, None)
+
     def limits(self, path):
         return CgroupLimits(cpu_shares=512, memory=1 << 20)
 
@@ -41,7 +45,7 @@ class Runtime:
     """Answers calls from what the test puts here, and keeps them."""
 
     def __init__(self):
-        self.statuses, self.sandboxes, self.calls, self.fails = {}, {}, [], {}
+        self.statuses, self.sandboxes, self.calls, self.fails, self.within = {}, {}, [], {}, "s1"
 
     def container(self, cid, state="CONTAINER_RUNNING", sandbox="s1", **fields):
         known = {labels.POD_UID: "u1", labels.POD_NAME: "web", labels.CONTAINER_NAME: "main", labels.NODE: "n"}
@@ -68,7 +72,8 @@ class Runtime:
         return wire.ListPodSandboxResponse(items=list(self.sandboxes.values()))
 
     async def ListContainers(self, filter):
-        found = [wire.Container(id=one.id, state=one.state, pod_sandbox_id="s1") for one in self.statuses.values()]
+        found = [wire.Container(id=one.id, state=one.state, pod_sandbox_id=self.within, labels=one.labels)
+                 for one in self.statuses.values()]  # fmt: skip
         return wire.ListContainersResponse(containers=found)
 
     async def ContainerStatus(self, container_id):
@@ -90,6 +95,9 @@ class Runtime:
 
     async def StopPodSandbox(self, pod_sandbox_id):
         return None
+
+    async def RemovePodSandbox(self, pod_sandbox_id):
+        self.sandboxes.pop(pod_sandbox_id, None)
 
     async def RemoveContainer(self, container_id):
         self.statuses.pop(container_id, None)
@@ -217,22 +225,129 @@ async def test_create_and_start(made):
 async def test_a_refused_start_is_a_run_that_failed(made):
     await made.containers.open()
     await made.containers.create("s1", wire.ContainerConfig(), None)
-    made.runtime.fails["StartContainer"] = CallFailed("no such file", grpc.StatusCode.UNKNOWN)
-    with pytest.raises(RunContainerError, match="no such file"):
-        await made.containers.start("new")
     made.runtime.fails["StartContainer"] = CallFailed("gone", grpc.StatusCode.UNAVAILABLE)
     with pytest.raises(CallFailed, match="gone"):
         await made.containers.start("new")
+    made.runtime.fails["StartContainer"] = CallFailed("not initialized yet", grpc.StatusCode.UNKNOWN)
+    with pytest.raises(CallFailed, match="not initialized yet"):  # it may be tried again
+        await made.containers.start("new")
+    made.runtime.fails["StartContainer"] = CallFailed("no such file", grpc.StatusCode.UNKNOWN)
+    made.runtime.ends("new", 128, "StartError")
+    with pytest.raises(RunContainerError, match="no such file"):
+        await made.containers.start("new")
+
+
+async def test_a_start_counts_though_the_runtime_ends_right_after(made):
+    await made.containers.open()
+    await made.containers.create("s1", wire.ContainerConfig(), None)
+    made.runtime.fails["ContainerStatus"] = CallFailed("gone", grpc.StatusCode.UNAVAILABLE)
+    assert await made.containers.start("new")
+    assert made.containers.find("new") is not None
 
 
 async def test_what_a_failed_call_made_does_not_hold_the_name(made):
     await made.containers.open()
     made.runtime.container("half", "CONTAINER_CREATED")
     made.runtime.fails["CreateContainer"] = CallFailed("late", grpc.StatusCode.DEADLINE_EXCEEDED)
-    order = wire.ContainerConfig(metadata=wire.ContainerMetadata(name="main", attempt=0))
     with pytest.raises(CallFailed, match="late"):
-        await made.containers.create("s1", order, None)
+        await made.containers.create("s1", ORDER, None)
     assert made.runtime.statuses == {}
+
+
+async def test_a_run_of_which_the_answer_never_came_makes_room_for_the_next(made):
+    await made.containers.open()
+    made.runtime.container("lost")
+    await made.containers.look()
+    await made.containers.create("s1", ORDER, None)
+    assert list(made.runtime.statuses) == ["new"]
+    methods = [method for method, _ in made.runtime.calls]
+    assert methods.index("RemoveContainer") < methods.index("CreateContainer")
+
+
+async def test_one_that_cannot_be_asked_after_hides_no_other(made, monkeypatch):
+    made.runtime.container("c1")
+    made.runtime.container("c2", log_path="/l")
+    asked = made.runtime.ContainerStatus
+
+    async def status(container_id):
+        if container_id == "c2":
+            raise CallFailed("broken", grpc.StatusCode.UNKNOWN)
+        return await asked(container_id)
+
+    monkeypatch.setattr(made.runtime, "ContainerStatus", status)
+    await made.containers.open()
+    assert made.containers.find("c2").running  # nobody is to start it once more
+    made.runtime.ends("c1", 0)
+    assert not await made.containers.look()
+    assert made.told == [("c1", 0, False, "")]
+    monkeypatch.setattr(made.runtime, "ContainerStatus", asked)
+    assert await made.containers.look()
+    assert made.containers.find("c2").spec.log_path == "/l"
+    made.runtime.ends("c2", 4)
+    assert await made.containers.look()
+    assert made.told[1:] == [("c2", 4, False, "")]
+
+
+async def test_what_is_gone_when_it_is_asked_after_has_ended(made):
+    made.runtime.container("c1")
+    made.runtime.container("c2")
+    await made.containers.open()
+    made.runtime.statuses.clear()
+    await made.containers.refresh("c1")
+    await made.containers.kill("c2")
+    assert made.told == [("c1", 137, False, "MonitorLost"), ("c2", 137, False, "MonitorLost")]
+
+
+async def test_what_ends_with_its_sandbox_is_told(made):
+    made.runtime.sandbox("s1", ready=False)
+    made.runtime.container("c1")
+    made.runtime.container("c2")
+    await made.containers.open()
+
+    async def stop(pod_sandbox_id):
+        made.runtime.ends("c1", 143)
+
+    made.runtime.StopPodSandbox = stop
+    await made.containers.stop_sandbox(made.containers.newest("u1"))
+    assert made.told == [("c1", 143, False, "")]
+    await made.containers.remove_sandbox(made.containers.newest("u1"))
+    assert made.told[1:] == [("c2", 137, False, "MonitorLost")]
+    assert await made.containers.list() == []
+
+
+async def test_a_sandbox_that_was_removed_meanwhile_does_not_come_back(made):
+    made.runtime.sandbox("s1")
+    await made.containers.open()
+    answer = made.runtime.ListContainers
+
+    async def late(filter):
+        await made.containers.remove_sandbox(made.containers.newest("u1"))
+        return await answer(filter)
+
+    made.runtime.ListContainers = late
+    await made.containers.look()
+    assert made.containers.sandboxes == {}
+
+
+async def test_an_empty_sandbox_that_nobody_asked_for_is_removed(made):
+    made.containers.cared_for = lambda uid: uid == "u1"
+    made.runtime.sandbox("recovered", uid="u0")
+    await made.containers.open()
+    made.runtime.sandbox("s1")
+    made.runtime.sandbox("late", uid="u2")
+    await made.containers.look()
+    await made.containers.look()
+    async with asyncio.timeout(10):
+        while "late" in made.runtime.sandboxes or "u2" in made.containers.sandboxes:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert set(made.runtime.sandboxes) == {"recovered", "s1"}
+    made.runtime.sandbox("used", uid="u3")
+    made.runtime.container("c1", sandbox="used")
+    made.runtime.within = "used"
+    for _ in range(3):
+        await made.containers.look()
+        await asyncio.sleep(0)
+    assert "used" in made.runtime.sandboxes
 
 
 async def test_stop_leaves_the_time_to_us_and_kill_has_none(made):
@@ -342,3 +457,13 @@ async def test_a_log_is_rotated(made, tmp_path):
     await made.containers.rotate_log("c1", tmp_path / "0.log.1")
     assert (tmp_path / "0.log.1").read_text() == "old"
     assert reopened == [False]
+
+
+async def test_a_cgroup_that_vanishes_meanwhile_is_not_known(made, monkeypatch):
+    def gone(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(made.containers.cgroups, "limits", gone)
+    made.runtime.container("c1")
+    await made.containers.open()
+    assert (made.containers.find("c1").running, made.containers.find("c1").place) == (True, "")

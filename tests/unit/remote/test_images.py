@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from nodewright_agent.cri import wire
+from nodewright_agent.remote import labels
 from nodewright_agent.remote.client import CallFailed, Missing
 from nodewright_agent.remote.images import RemoteImages
 from nodewright_agent.runtime.images.credentials import Credential, Origin
@@ -21,7 +22,7 @@ class Service:
     """Has what the test puts here; pulls with the password ``right``, or none."""
 
     def __init__(self):
-        self.images, self.calls, self.problem = {}, [], None
+        self.images, self.calls, self.problem, self.containers = {}, [], None, []
 
     def has(self, image_id=ID, name=NAME, **fields):
         self.images[image_id] = wire.Image(
@@ -47,6 +48,9 @@ class Service:
     async def ListImages(self):
         return wire.ListImagesResponse(images=list(self.images.values()))
 
+    async def ListContainers(self):
+        return wire.ListContainersResponse(containers=self.containers)
+
     async def ImageFsInfo(self):
         used = wire.FilesystemUsage(used_bytes={"value": 7}, inodes_used={"value": 8})
         used.fs_id.mountpoint = "/images"
@@ -64,6 +68,8 @@ class Client:
     async def images(self, method, *, deadline=0.0, **fields):
         return await self._service.images_call(method, **fields)
 
+    runtime = images
+
 
 @pytest.fixture
 def service():
@@ -72,7 +78,7 @@ def service():
 
 @pytest.fixture
 async def images(service, tmp_path):
-    return RemoteImages(Client(service), tmp_path, Gate())
+    return RemoteImages(Client(service), tmp_path, Gate(), "node-1")
 
 
 def credential(password, **more):
@@ -129,6 +135,23 @@ async def test_a_registry_that_is_away(service, images):
     service.problem = CallFailed("RegistryUnavailable: dial tcp", grpc.StatusCode.UNKNOWN)
     with pytest.raises(RegistryUnavailable):
         await images.pull_for(NAME)
+
+
+async def test_a_signature_that_is_not_good(service, images):
+    service.problem = CallFailed("SignatureValidationFailed: who signed this?", grpc.StatusCode.UNKNOWN)
+    with pytest.raises(ImageError, match="who signed this") as caught:
+        await images.pull_for(NAME)
+    assert caught.value.reason == "SignatureValidationFailed"
+
+
+async def test_what_others_run_stays(service, images):
+    service.has()
+    service.has(OTHER, "registry.test/other:1")
+    own, other = wire.Container(image_ref=ID, labels={labels.NODE: "node-1"}), wire.Container(image_ref=OTHER)
+    service.containers = [own, other]
+    assert [one.id for one in await asyncio.to_thread(images.list)] == [ID]
+    other.image_ref, other.image.image = "", "registry.test/other:1"
+    assert [one.id for one in await asyncio.to_thread(images.list)] == [ID]
 
 
 async def test_the_collector_gets_what_may_go(service, images):

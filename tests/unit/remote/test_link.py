@@ -51,7 +51,10 @@ class Images:
 
 
 class Watcher:
-    woken = 0
+    woken, silence = 0, 0.0
+
+    def silent(self):
+        return self.silence
 
     async def run(self):
         await asyncio.Event().wait()
@@ -69,6 +72,7 @@ async def until(there):
 @pytest.fixture
 async def tie(monkeypatch):
     monkeypatch.setattr(link, "PERIOD", 0.01)
+    monkeypatch.setattr(link, "PATIENCE", 0.2)
     keeper, client, watcher, told, up = Keeper(), Client(), Watcher(), [], asyncio.Event()
     made = Link(client, watcher, Images(), keeper, AgentConfig(), told.append, up)
     task = asyncio.ensure_future(made.run())
@@ -105,20 +109,43 @@ async def test_down_and_up_again(tie):
     assert tie.client.cidrs == ["10.1.0.0/24"] * 2  # another runtime may have come
 
 
+async def test_a_restart_of_the_runtime_does_not_make_the_node_unready(tie, monkeypatch):
+    await tie.link.ready.wait()
+    monkeypatch.setattr(link, "PATIENCE", 1000.0)
+    tie.client.down = True
+    await until(lambda: not tie.up.is_set())  # what needs the runtime waits from now on
+    await asyncio.sleep(0.05)
+    tie.client.down = False
+    await until(tie.up.is_set)
+    assert (RUNTIME, link.DOWN) not in tie.keeper.history
+
+
+async def test_a_runtime_that_answers_but_tells_no_containers_is_not_well(tie):
+    await tie.link.ready.wait()
+    tie.watcher.silence = 200.0
+    text = "container runtime not ready: it has not told of its containers for 200 seconds"
+    await until(lambda: tie.keeper.problems[RUNTIME] == text)
+    tie.watcher.silence = 1.0
+    await until(lambda: tie.keeper.problems[RUNTIME] is None)
+
+
 class Picture:
     """Counts looks; ``ended`` is what a container's end was asked for."""
 
     def __init__(self):
-        self.looks, self.refreshed = 0, []
+        self.looks, self.refreshed, self.whole, self.hangs = 0, [], True, False
 
     async def look(self):
         self.looks += 1
+        return self.whole
 
     def find(self, cid):
         return SimpleNamespace(exit=None) if cid == "known" else None
 
     async def refresh(self, cid):
         self.refreshed.append(cid)
+        if self.hangs:
+            await asyncio.Event().wait()
 
 
 class Telling:
@@ -156,10 +183,58 @@ async def test_events_are_asked_after_at_once(monkeypatch):
     task.cancel()
 
 
+async def test_a_runtime_that_falls_silent_is_asked_how_it_is_at_once(monkeypatch):
+    monkeypatch.setattr(watching, "PERIOD", 0.01)
+    picture, heard = Picture(), []
+
+    async def look():
+        picture.looks += 1
+        raise DOWN
+
+    picture.look = look
+    watcher = watching.Watcher(Telling(), picture)
+    watcher.on_silence = lambda: heard.append(picture.looks)
+    task = asyncio.ensure_future(watcher.run())
+    await until(lambda: picture.looks > 3)
+    assert heard == [1]
+    task.cancel()
+
+
 async def test_without_events_it_looks_each_second(monkeypatch):
     monkeypatch.setattr(watching, "PERIOD", 0.01)
     picture = Picture()
     watcher = watching.Watcher(Telling(code=grpc.StatusCode.UNIMPLEMENTED), picture)
     task = asyncio.ensure_future(watcher.run())
     await until(lambda: picture.looks > 5)
+    task.cancel()
+
+
+async def test_what_the_runtime_does_not_tell_is_asked_again_soon(monkeypatch):
+    monkeypatch.setattr(watching, "PERIOD", 0.01)
+    picture = Picture()
+    picture.whole = False
+    watcher = watching.Watcher(Telling(), picture)
+    task = asyncio.ensure_future(watcher.run())
+    await until(lambda: watcher._period == watching.PERIOD_WITH_EVENTS)
+    before = picture.looks
+    await until(lambda: picture.looks > before + 5)
+    task.cancel()
+
+
+async def test_an_answer_that_is_late_holds_up_no_other_end(monkeypatch):
+    picture = Picture()
+    picture.hangs = True
+    watcher = watching.Watcher(Telling(*[("known", wire.CONTAINER_STOPPED_EVENT)] * 2), picture)
+    task = asyncio.ensure_future(watcher.run())
+    await until(lambda: picture.refreshed == ["known"] * 2)
+    task.cancel()
+
+
+async def test_events_that_cannot_be_relied_on_are_not_listened_to(monkeypatch):
+    monkeypatch.setattr(watching, "PERIOD", 0.01)
+    picture = Picture()
+    watcher = watching.Watcher(Telling(("known", wire.CONTAINER_STOPPED_EVENT)), picture, events=False)
+    task = asyncio.ensure_future(watcher.run())
+    await until(lambda: picture.looks > 5)
+    assert picture.refreshed == []
     task.cancel()

@@ -142,6 +142,34 @@ async def test_nobody_there(before, base, text):
     assert text in await found.body()
 
 
+@pytest.mark.parametrize(
+    ("answer", "status", "text"),
+    [
+        (b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\nSet-Cookie: a=b\r\n\r\n", 502, "Found\n"),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", 502, "hello\n"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", 404, "Not Found\n"),
+    ],
+)
+async def test_it_is_not_followed_elsewhere_and_told_no_secrets(before, answer, status, text):
+    heard = []
+
+    async def talk(reader, writer):
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        writer.close()
+
+    listener = await asyncio.start_server(talk, "127.0.0.1", 0)
+    server, elsewhere = before
+    elsewhere.base = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    secrets = {"Authorization": "Bearer secret", "Cookie": "secret", "Impersonate-User": "secret"}
+    found = await server.ask("/exec/ns/p/c?command=a&output=1", "POST", Connection="Upgrade", **secrets)
+    assert (found.status, await found.body()) == (status, text)
+    assert "Location" not in found.answer
+    assert "Set-Cookie" not in found.answer
+    assert b"secret" not in heard[0]
+    listener.close()
+
+
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n\r\n", b"x" * 100_000])
 async def test_what_is_no_http(before, answer):
     async def talk(reader, writer):

@@ -44,7 +44,8 @@ class Answer:
 async def forward(sessions: Sessions, request: web.Request, url: str) -> web.StreamResponse:
     """Serve a session by the server at ``url``. Raises Refused with its answer where it does not upgrade."""
     try:
-        reader, writer = await _connect(URL(url))
+        async with asyncio.timeout(_PATIENCE):
+            reader, writer = await _connect(URL(url))
     except (OSError, StreamError) as error:
         raise Refused(500, f"the runtime's streaming server cannot be reached: {error}") from None
     try:
@@ -53,7 +54,8 @@ async def forward(sessions: Sessions, request: web.Request, url: str) -> web.Str
             answer = await _answer(reader)
             if answer.status != 101:
                 text = (await reader.read(_MOST)).decode(errors="replace").strip()
-                raise Refused(answer.status, text or answer.reason)
+                # Only errors are passed on: there is nothing to go to where it points elsewhere.
+                raise Refused(answer.status if answer.status >= 400 else 502, text or answer.reason)
         return await sessions.run(request, answer.headers, lambda wire: _pumped(wire, reader, writer))
     except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError) as error:
         raise Refused(500, f"the runtime's streaming server gave no answer: {error}") from None
@@ -63,12 +65,12 @@ async def forward(sessions: Sessions, request: web.Request, url: str) -> web.Str
 
 async def _connect(url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if url.scheme != "http" or url.host is None:
-        raise StreamError(f"{url}: only http is spoken with it")
+        raise StreamError(f"it is told to be {url.scheme}://{url.host}: only http is spoken with it")  # no token
     return await asyncio.open_connection(url.host, url.port, limit=_MOST)
 
 
 def _request(request: web.Request, url: URL) -> bytes:
-    lines = [f"{request.method} {url.raw_path_qs} HTTP/1.1", f"Host: {url.host}:{url.port}"]
+    lines = [f"{request.method} {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_subcomponent}:{url.port}"]
     lines += [f"{name}: {value}" for name in _PASSED for value in request.headers.getall(name, [])]
     if request.method == "POST":
         lines.append("Content-Length: 0")
