@@ -125,7 +125,7 @@ def _network(context: Context) -> PodNetwork:
 
 async def _runtime(context: Context) -> Runtime:
     config, space = context.config, context.space
-    space.check({"log_dir": config.logs}, {})
+    space.check(config.log_directories, {})
     runc, monitor = await asyncio.to_thread(hosttools.prepare, space, config.host_tools, config.runc, config.conmon)
     runtime = Runtime(
         run_dir=config.run / "rt",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nodewright_agent.config import AgentConfig
+from nodewright_agent.pods import loglinks
 from nodewright_agent.runtime import cgroups, hosttools, mountinfo, mounts, processes
 from nodewright_agent.runtime.cleanup import kill_helpers, purge
 from nodewright_agent.runtime.hostspace import HostSpace
@@ -89,6 +90,7 @@ def steps(config: AgentConfig) -> list[Step]:
         ("mounts", lambda: space.call(lambda: _mounts(directories))),
         ("network", _network),
         ("service rules", _proxy),
+        ("log links", lambda: space.call(lambda: _links(config))),
         ("files", lambda: space.call(lambda: _files(directories))),
     ]
 
@@ -122,6 +124,12 @@ def _mounts(directories: list[Path]) -> list[str]:
     for directory in directories:
         done += [point for point in mounts.unmount_below(directory) if point != str(directory)]
     return [f"{len(done)} mounts"] if done else []
+
+
+def _links(config: AgentConfig) -> list[str]:
+    directory = config.log_directories.get("log_links_dir")
+    count = loglinks.remove(directory, config.logs) if directory is not None else 0
+    return [f"{count} links in {directory}"] if count else []
 
 
 def _files(directories: list[Path]) -> list[str]:

@@ -57,6 +57,8 @@ class AgentConfig(PullSettings, msgspec.Struct, kw_only=True, forbid_unknown_fie
     """Lost at reboot: namespaces, container bundles, sockets. Short, since socket paths are limited to 108 bytes."""
     image_root: str = ""
     log_dir: str = ""
+    log_links_dir: str = ""
+    """Where a link to each container's log is made, such as ``/var/log/containers``; empty: nowhere."""
     cgroup_root: str = "/nodewright"
     runc: str = "runc"
     conmon: str = "conmon"
@@ -186,6 +188,12 @@ class AgentConfig(PullSettings, msgspec.Struct, kw_only=True, forbid_unknown_fie
     def logs(self) -> Path:
         """The root of the pods' CRI logs: ``<ns>_<pod>_<uid>/<container>/<n>.log``."""
         return Path(self.log_dir)
+
+    @property
+    def log_directories(self) -> dict[str, Path]:
+        """Where logs and links to them are, by the name of the setting."""
+        links = {"log_links_dir": Path(self.log_links_dir)} if self.log_links_dir else {}
+        return {"log_dir": self.logs, **links}
 
 
 def load(path: str | Path | None = None, **overrides: Any) -> AgentConfig:

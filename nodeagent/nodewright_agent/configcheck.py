@@ -39,6 +39,7 @@ def check(config: AgentConfig) -> list[str]:
         value = getattr(config, field)
         if not os.path.isabs(value) or ".." in Path(value).parts:
             problems.append(f"{field}: {value!r} is not an absolute path without '..'")
+    _check_links(config, problems)
     if len(config.run_dir) > MAX_RUN_DIR:
         limit = f"longer than {MAX_RUN_DIR} characters; sockets below it would not fit"
         problems.append(f"run_dir: {config.run_dir!r} is {limit}")
@@ -61,6 +62,15 @@ def check(config: AgentConfig) -> list[str]:
             problems.append(f"register_with_taints[{index}].effect: {taint.effect!r} is unknown")
     problems += pullsettings.check(config)
     return problems
+
+
+def _check_links(config: AgentConfig, problems: list[str]) -> None:
+    if not (value := config.log_links_dir):
+        return
+    if not os.path.isabs(value) or ".." in Path(value).parts:
+        problems.append(f"log_links_dir: {value!r} is not an absolute path without '..'")
+    elif Path(value) == config.logs or config.logs in Path(value).parents:
+        problems.append(f"log_links_dir: {value!r} is in log_dir, where only logs are")
 
 
 def _check_host(config: AgentConfig, problems: list[str]) -> None:

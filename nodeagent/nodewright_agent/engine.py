@@ -111,6 +111,7 @@ class Context:
             memory_capacity=keeper.facts.memory,
             seccomp_directory=config.state / "seccomp",
             log_root=config.logs,
+            log_links=config.log_directories.get("log_links_dir"),
             cgroups=CgroupSettings(
                 cpu_quota=config.cpu_cfs_quota,
                 cpu_period=round(config.cpu_cfs_quota_period * 1_000_000),

@@ -147,7 +147,7 @@ async def _kept(work: Callable[[], Awaitable[None]], node: Node, name: str) -> N
 
 def _directories(config: AgentConfig) -> None:
     try:
-        for path in (config.state, config.run, config.logs):
+        for path in (config.state, config.run, *config.log_directories.values()):
             path.mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError as error:
         raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from None

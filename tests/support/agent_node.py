@@ -47,6 +47,7 @@ class AgentNode:
             "kubeconfig": str(cluster.layout.kubeconfig(f"node-{self.name}")),
             "state_dir": str(self.state),
             "run_dir": str(self.run),
+            "log_links_dir": str(self.state / "log-links"),
             "image_root": str(self.images),
             "cgroup_root": self.cgroup_root,
             "node_ip": "127.0.0.1",

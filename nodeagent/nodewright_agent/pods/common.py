@@ -11,7 +11,7 @@ from pathlib import Path
 from nodewright.kube.errors import ApiError
 from nodewright.kube.objects import Container, LifecycleHandler, Pod, Service
 from nodewright_agent.failpoints import failpoint
-from nodewright_agent.pods import endmessage, env, hooks, refs, spec
+from nodewright_agent.pods import endmessage, env, hooks, loglinks, refs, spec
 from nodewright_agent.pods.containers import Containers
 from nodewright_agent.pods.handlers import Answer
 from nodewright_agent.pods.model import Instance
@@ -155,6 +155,14 @@ class CommonOperations:
             parts.events.event(refs.reference(pod), "Warning", reason, text)
         failpoint("pod.files")
 
+    def _link_log(self, pod: Pod, container: Container, run: Instance) -> None:
+        """Show a run's log where log collectors look, before it has written anything."""
+        node = self._common.node
+        if node.log_links is not None:
+            target = spec.log_path(node.log_root, pod, container.name, run.attempt)
+            loglinks.make(node.log_links, pod, container.name, run.id, target)
+            failpoint("log.linked")
+
     def _dropped(self, uid: str) -> None:
         """Forget what was kept for a pod that is torn down."""
         self._volumes.pop(uid, None)
@@ -165,8 +173,11 @@ class CommonOperations:
 
     def _remove_logs(self, uid: str) -> None:
         # By the end of their names: of a pod without a record we do not know the rest.
+        links = self._common.node.log_links
         for directory in self._common.node.log_root.iterdir():
             if directory.name.endswith(f"_{uid}"):
+                if links is not None:
+                    loglinks.remove(links, directory)
                 shutil.rmtree(directory, ignore_errors=True)
 
     def _remove_cgroups(self, uid: str) -> None:

@@ -113,6 +113,7 @@ class PodOperations(CommonOperations):
 
     async def start_container(self, pod: Pod, container: Container, run: Instance) -> None:
         """Let the created process go."""
+        self._link_log(pod, container, run)
         try:
             run.started_at = await self._parts.runtime.start(run.id)
         except ContainerRuntimeError as error:

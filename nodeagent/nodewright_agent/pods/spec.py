@@ -45,6 +45,8 @@ class NodeSettings:
     log_root: Path
     cgroups: resources.CgroupSettings = field(default_factory=resources.CgroupSettings)
     single_process_oom_kill: bool = False
+    log_links: Path | None = None
+    """Where log collectors look for links to the logs; None: nowhere."""
     app_armor: bool = False
     """Whether the default AppArmor profile is there, for containers that ask for none."""
 

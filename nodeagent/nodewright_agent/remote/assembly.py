@@ -61,7 +61,7 @@ class Remote:
     async def open(cls, context: Context) -> Remote:
         """Find the runtime, and what it is like. Raises RuntimeUnavailable, ImageError."""
         config = context.config
-        context.space.check({"log_dir": config.logs}, {})
+        context.space.check(config.log_directories, {})
         client = Client(config.container_runtime_endpoint, config.image_service_endpoint)
         context.stack.push_async_callback(client.close)
         about = await _asked(client)

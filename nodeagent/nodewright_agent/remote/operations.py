@@ -104,6 +104,7 @@ class RemoteOperations(CommonOperations):
 
     async def start_container(self, pod: Pod, container: Container, run: Instance) -> None:
         """Let the created container go."""
+        self._link_log(pod, container, run)
         try:
             run.started_at = await self._parts.runtime.start(run.id)
         except RunContainerError as error:

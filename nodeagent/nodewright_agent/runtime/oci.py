@@ -243,7 +243,15 @@ def _resources(spec: ContainerSpec, host: HostFacts) -> dict[str, Any]:
         result["hugepageLimits"] = [
             {"pageSize": size, "limit": limit} for size, limit in sorted(limits.hugepages.items())
         ]
-    if host.cgroup_version == 2 and spec.oom_group:
-        # Kubernetes since 1.28: a container dies of memory as a whole.
-        result["unified"] = {"memory.oom.group": "1"}
+    if host.cgroup_version == 2 and (unified := _unified(spec, host)):
+        result["unified"] = unified
     return result
+
+
+def _unified(spec: ContainerSpec, host: HostFacts) -> dict[str, str]:
+    found = {}
+    if spec.oom_group:  # Kubernetes since 1.28: a container dies of memory as a whole
+        found["memory.oom.group"] = "1"
+    if host.swap and spec.resources.memory_limit is None:  # NoSwap holds for containers without a limit too
+        found["memory.swap.max"] = "0"
+    return found

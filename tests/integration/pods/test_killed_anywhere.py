@@ -160,9 +160,11 @@ class KilledLab:
                 volumes=[outside(out / name)],
                 hostUsers=False,
             )
+        maps = [out / name / "map" for name in names]
         for name in names:
             self.until_pod(name, "runs", lambda pod: pod.status.phase == "Running")
-        starts = sorted(int((out / name / "map").read_text().split()[1]) for name in names)
+        self.until("both tell their range", lambda: all(one.exists() and one.read_text().split() for one in maps))
+        starts = sorted(int(one.read_text().split()[1]) for one in maps)
         assert starts == [starts[0] + 65536 * index for index in range(len(names))]
 
     def until(self, what: str, predicate: Callable[[], Any]) -> Any:
@@ -230,7 +232,7 @@ def left_over(node: AgentNode) -> dict[str, list[str]]:
     agent = str(node.process.pid) if node.process is not None else ""
     found["processes"] = [line for line in found["processes"] if line.split()[0] != agent]
     found["cgroups"] = sorted(path for path, _, _ in walk_cgroups(node.cgroup_root))
-    folders = ("pods", "pods-logs", "runtime", "network/ipam", "network/hostports")
+    folders = ("pods", "pods-logs", "log-links", "runtime", "network/ipam", "network/hostports")
     found["files"] = sorted(str(path) for folder in folders for path in (node.state / folder).glob("*"))
     return found
 

@@ -1,5 +1,6 @@
 """A Pod's life on a real node: real API server, runc, namespaces and links."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,17 @@ def test_runs_with_everything_a_status_tells(lab: PodLab) -> None:
     assert "KUBERNETES_SERVICE_HOST=" in text
     lab.wait_event("a", "Started", "Container started")
     assert {reason for _, reason, _ in lab.events("a")} >= {"Pulled", "Created", "Started"}
+
+
+def test_logs_are_linked_where_log_collectors_look(lab: PodLab) -> None:
+    links = Path(lab.node.settings["log_links_dir"])
+    lab.create("twice", ["/bin/sh", "-c", "echo told; exit 1"], restartPolicy="OnFailure")
+    pod = lab.wait("twice", "its second run", lambda pod: restarts(pod) >= 1)
+    runs = {one.name: one.read_text() for one in links.glob(f"twice_{lab.namespace}_main-*.log")}
+    newest = (main_status(pod).last_state.terminated or main_status(pod).state.terminated).container_id
+    assert "told" in runs[f"twice_{lab.namespace}_main-{newest.removeprefix('nodewright://')}.log"]
+    lab.delete("twice")
+    wait_until("the links go with the logs", lambda: not list(links.glob("twice_*")))
 
 
 def test_restart_policy_never(lab: PodLab) -> None:

@@ -60,6 +60,20 @@ def test_golden(name: str, given: ContainerSpec, host: oci.HostFacts):
     assert text == (GOLDEN / f"{name}.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("limit", "swap", "expected"),
+    [
+        (None, True, {"memory.oom.group": "1", "memory.swap.max": "0"}),
+        (None, False, {"memory.oom.group": "1"}),  # the kernel counts no swap: the file is not there
+        (1 << 20, True, {"memory.oom.group": "1"}),  # the OCI runtime works it out from memory.swap
+    ],
+)
+def test_no_container_swaps_with_cgroup_v2(limit: int | None, swap: bool, expected: dict[str, str]):
+    given = oci.config(spec(resources=Resources(memory_limit=limit)), facts(cgroup_version=2, swap=swap))
+    assert given["linux"]["resources"]["unified"] == expected
+    assert given["linux"]["resources"].get("memory") == ({"limit": limit, "swap": limit} if limit else None)
+
+
 def test_hostname_is_never_set_since_the_uts_namespace_has_it():
     assert "hostname" not in oci.config(PLAIN, facts())
 
