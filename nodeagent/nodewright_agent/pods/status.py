@@ -130,6 +130,9 @@ def container_status(
         _from_run(status, container, run, init, scheme)
         if before is not None:
             status.last_state = ContainerState(terminated=terminated(before, scheme))
+            if run.state == "created":
+                # A restart counts once it runs: who sees the number change takes what else stands there for that run.
+                status.restart_count, status.container_id = before.attempt, scheme + before.id
     if wait is not None and (run is None or not run.running):
         if run is not None and not run.reset:
             status.last_state = ContainerState(terminated=terminated(run, scheme))
