@@ -39,10 +39,18 @@ def make(directory: Path, pod: Pod, container: str, run_id: str, target: Path) -
 
 def remove(directory: Path, logs: Path) -> int:
     """Remove the links that lead below ``logs``, and no others; how many there were. Idempotent. Raises OSError."""
-    removed = 0
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(directory):
-            if entry.is_symlink() and logs in Path(os.readlink(entry.path)).parents:
-                os.unlink(entry.path)
-                removed += 1
-    return removed
+    try:
+        entries = list(os.scandir(directory))
+    except FileNotFoundError:
+        return 0
+    return sum(_remove(Path(entry.path), logs) for entry in entries if entry.is_symlink())
+
+
+def _remove(link: Path, logs: Path) -> bool:
+    try:
+        if logs not in Path(os.readlink(link)).parents:
+            return False
+        link.unlink()
+    except FileNotFoundError:  # another Pod's, and gone with that Pod meanwhile
+        return False
+    return True

@@ -37,6 +37,25 @@ def test_only_links_to_the_logs_of_one_pod_are_removed(tmp_path: Path) -> None:
     assert sorted(os.listdir(links)) == ["a-file.log", "web_shop_other-3.log"]
 
 
+def test_links_that_go_meanwhile_do_not_keep_others_from_being_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several Pods go at once, each in a thread of its own."""
+    links, logs = tmp_path / "containers", tmp_path / "pods"
+    for run in range(8):
+        loglinks.make(links, POD, "main", str(run), logs / f"shop_web_u{run % 2}" / "main" / "0.log")
+    readlink = os.readlink
+
+    def late(path: Path) -> str:
+        for run in range(0, 8, 2):
+            (links / f"web_shop_main-{run}.log").unlink(missing_ok=True)
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", late)
+    assert loglinks.remove(links, logs / "shop_web_u1") == 4
+    assert list(links.iterdir()) == []
+
+
 def test_a_directory_that_cannot_be_made_is_told_and_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
