@@ -123,9 +123,11 @@ class FakeServer:
         return self._store(client, "patch", plural, key, old, new)
 
     def _delete(self, client: FakeClient | None, plural: str, key: str, old: Object, options: Object) -> Object:
-        uid = (options.get("preconditions") or {}).get("uid")
-        if uid is not None and uid != _meta(old)["uid"]:
-            raise Refused(409, f"Precondition failed: UID in precondition: {uid}, in object meta: {_meta(old)['uid']}")
+        for field, name in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+            wanted, found = (options.get("preconditions") or {}).get(field), _meta(old)[field]
+            if wanted is not None and wanted != found:
+                text = f"Precondition failed: {name} in precondition: {wanted}, in object meta: {found}"
+                raise Refused(409, text)
         ended = (old.get("status") or {}).get("phase") in ("Failed", "Succeeded")
         graceful = plural == "pods" and old["spec"].get("nodeName") and not ended
         if not graceful and not _meta(old).get("finalizers"):

@@ -123,9 +123,12 @@ class HistoryKeeper:
         return done
 
     async def _delete(self, ds: DaemonSet, revision: Revision) -> None:
+        """Only as it was seen: one that somebody has let go or renumbered meanwhile is looked at again (Conflict)."""
         meta = revision.metadata
         try:
-            await self._client.delete(CONTROLLERREVISIONS, meta.name, meta.namespace, uid=meta.uid)
+            await self._client.delete(
+                CONTROLLERREVISIONS, meta.name, meta.namespace, uid=meta.uid, resource_version=meta.resource_version
+            )
         except NotFound:
             return
         self._guard.deleted(ds.key, self._cache, revision.key, meta.uid)
