@@ -16,6 +16,8 @@ _TOLERATIONS = [{"key": "nodewright.dev/agent", "operator": "Exists"}]
 _COUNTING = """
 trap 'exit 0' TERM
 n=0
+# A Service without an endpoint refuses: the clients may be up before its Pods are.
+until busybox timeout 5 wget -q -O - "$URL" >/dev/null 2>&1; do sleep 0.1; done
 while :; do
   n=$((n + 1))
   answer=$(busybox timeout 5 wget -q -O - "$URL" 2>&1) && echo "ok $n $answer" || echo "ERROR $n $(date +%T) $answer"
