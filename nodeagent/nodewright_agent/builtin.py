@@ -11,7 +11,7 @@ from nodewright_agent.engine import Context
 from nodewright_agent.network.podnet import NetworkConfig, PodNetwork
 from nodewright_agent.node.keeper import NodeKeeper
 from nodewright_agent.node.networking import NodeNetworking
-from nodewright_agent.pods import namespaces, podfiles, pullassembly
+from nodewright_agent.pods import namespaces, pullassembly
 from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.operations import Parts, PodOperations
 from nodewright_agent.pods.records import Records
@@ -99,12 +99,9 @@ class BuiltIn:
         """What is on this host."""
         parts = self.parts
         parts.sandboxes.prepare()
-        containers = await parts.runtime.list()
         sandboxes = parts.sandboxes.list()
         whole = frozenset(uid for uid in sandboxes if namespaces.whole(parts.runtime, parts.sandboxes, uid))
-        written = frozenset(uid for uid in whole if podfiles.complete(parts.records.directory(uid)))
-        traces = frozenset([*sandboxes, *parts.volumes.known(), *parts.records.uids()])
-        return Found(parts.records.load(), containers, whole, written, traces)
+        return await parts.found(sandboxes, whole)
 
     async def _users(self) -> userns.UserNamespaces:
         config = self._context.config

@@ -37,7 +37,7 @@ def check(config: AgentConfig) -> list[str]:
         problems.append(f"node_name: {config.node_name!r} is no lower-case DNS name")
     for field in ("state_dir", "run_dir", "image_root", "log_dir", "cgroup_root"):
         value = getattr(config, field)
-        if not os.path.isabs(value) or ".." in Path(value).parts:
+        if not _is_plain(value):
             problems.append(f"{field}: {value!r} is not an absolute path without '..'")
     _check_links(config, problems)
     if len(config.run_dir) > MAX_RUN_DIR:
@@ -64,10 +64,14 @@ def check(config: AgentConfig) -> list[str]:
     return problems
 
 
+def _is_plain(path: str) -> bool:
+    return os.path.isabs(path) and ".." not in Path(path).parts
+
+
 def _check_links(config: AgentConfig, problems: list[str]) -> None:
     if not (value := config.log_links_dir):
         return
-    if not os.path.isabs(value) or ".." in Path(value).parts:
+    if not _is_plain(value):
         problems.append(f"log_links_dir: {value!r} is not an absolute path without '..'")
     elif Path(value) == config.logs or config.logs in Path(value).parents:
         problems.append(f"log_links_dir: {value!r} is in log_dir, where only logs are")
@@ -77,7 +81,7 @@ def _check_host(config: AgentConfig, problems: list[str]) -> None:
     """Check what an agent needs that lives in a Pod, beside a kubelet."""
     for field in ("host_mounts", "host_root", "host_tools"):
         value = getattr(config, field)
-        if (value or field == "host_root") and (not os.path.isabs(value) or ".." in Path(value).parts):
+        if (value or field == "host_root") and not _is_plain(value):
             problems.append(f"{field}: {value!r} is not an absolute path without '..'")
     if config.bootstraps and config.kubeconfig:
         problems.append("kubeconfig: the node makes its own identity; give bootstrap or kubeconfig, not both")
@@ -115,7 +119,7 @@ def _check_endpoint(config: AgentConfig, problems: list[str]) -> None:
 
 def _check_static(config: AgentConfig, problems: list[str]) -> None:
     path = config.static_pod_path
-    if path and (not os.path.isabs(path) or ".." in Path(path).parts):
+    if path and not _is_plain(path):
         problems.append(f"static_pod_path: {path!r} is not an absolute path without '..'")
     if not config.standalone:
         return

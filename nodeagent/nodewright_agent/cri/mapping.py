@@ -16,10 +16,8 @@ from nodewright_agent.runtime.images.model import Image
 from nodewright_agent.runtime.sandbox import SandboxPaths
 from nodewright_agent.runtime.spec import ContainerSpec, Device, Mount, Resources
 
-_OOM_GROUP = "memory.oom.group"
-_NO_SWAP = ("memory.swap.max", "0")
-"""As kubelet asks for it with cgroup v2: containers have no swap."""
-"""The one value of cgroup v2 that every kubelet asks for."""
+_OOM_GROUP, _NO_SWAP = "memory.oom.group", ("memory.swap.max", "0")
+"""The values of cgroup v2 that every kubelet asks for. Containers have no swap anyway."""
 _PROPAGATION = {0: "rprivate", 1: "rslave", 2: "rshared"}
 
 

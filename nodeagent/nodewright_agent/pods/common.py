@@ -11,7 +11,7 @@ from pathlib import Path
 from nodewright.kube.errors import ApiError
 from nodewright.kube.objects import Container, LifecycleHandler, Pod, Service
 from nodewright_agent.failpoints import failpoint
-from nodewright_agent.pods import endmessage, env, hooks, loglinks, refs, spec
+from nodewright_agent.pods import endmessage, env, hooks, loglinks, podfiles, refs, spec
 from nodewright_agent.pods.containers import Containers
 from nodewright_agent.pods.handlers import Answer
 from nodewright_agent.pods.model import Instance
@@ -19,6 +19,7 @@ from nodewright_agent.pods.podfiles import PodFiles
 from nodewright_agent.pods.ports import Events, StartError
 from nodewright_agent.pods.pulling import ImagePuller
 from nodewright_agent.pods.records import Records
+from nodewright_agent.pods.recovery import Found
 from nodewright_agent.pods.resize import actuate
 from nodewright_agent.pods.runtimeclass import RuntimeClassError, RuntimeClasses
 from nodewright_agent.pods.static.manifest import is_static
@@ -49,6 +50,12 @@ class Common:
     services: Callable[[], Iterable[Service]]
     network_ready: asyncio.Event = field(default_factory=asyncio.Event)
     services_ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def found(self, sandboxes: Iterable[str], whole: frozenset[str]) -> Found:
+        """What an earlier agent left; ``sandboxes``: the UIDs of pods that have any, ``whole``: of those as good."""
+        written = frozenset(uid for uid in whole if podfiles.complete(self.records.directory(uid)))
+        traces = frozenset([*sandboxes, *self.volumes.known(), *self.records.uids()])
+        return Found(self.records.load(), await self.runtime.list(), whole, written, traces)
 
 
 @dataclass(slots=True)

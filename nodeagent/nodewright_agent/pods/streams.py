@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from nodewright.kube.objects import Pod
+from nodewright_agent.pods.containers import Containers
 from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.static.manifest import is_mirror
 from nodewright_agent.runtime import nsthread, syscalls
@@ -41,6 +42,13 @@ class PodFinder:
         mirrors = (one for one in self._manager.cache.values() if is_mirror(one))
         return any(one.metadata.uid == uid and one.key == pod.key for one in mirrors)
 
+    def _running(self, pod: Pod, name: str, containers: Containers) -> str | None:
+        """The id of a container's newest run, if it runs."""
+        worker = self._manager.workers.get(pod.metadata.uid)
+        run = worker.state.latest(name) if worker is not None else None
+        record = containers.find(run.id) if run is not None else None
+        return record.id if record is not None and record.running else None
+
 
 class AgentStreams(PodFinder):
     """The node's pods for ``StreamRoutes``."""
@@ -54,10 +62,8 @@ class AgentStreams(PodFinder):
 
     def container(self, pod: Pod, name: str) -> Container | None:
         """Return a container that runs."""
-        worker = self._manager.workers.get(pod.metadata.uid)
-        run = worker.state.latest(name) if worker is not None else None
-        record = self._runtime.find(run.id) if run is not None else None
-        return RuntimeContainer(self._runtime, record.id) if record is not None and record.running else None
+        cid = self._running(pod, name, self._runtime)
+        return RuntimeContainer(self._runtime, cid) if cid is not None else None
 
     def ports(self, pod: Pod) -> PodPorts | None:
         """Return the pod's network while its sandbox is there."""

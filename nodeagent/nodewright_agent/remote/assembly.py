@@ -16,7 +16,7 @@ from nodewright_agent.cri import wire
 from nodewright_agent.engine import Context
 from nodewright_agent.node.keeper import NodeKeeper
 from nodewright_agent.node.status import OtherRuntime
-from nodewright_agent.pods import podfiles, pullassembly
+from nodewright_agent.pods import pullassembly
 from nodewright_agent.pods.manager import PodManager
 from nodewright_agent.pods.records import Records
 from nodewright_agent.pods.recovery import Found
@@ -147,11 +147,9 @@ class Remote:
 
     async def found(self) -> Found:
         """What the runtime has of this node, and what is on this host."""
-        parts, sandboxes = self.parts, self.containers.sandboxes
+        sandboxes = self.containers.sandboxes
         whole = frozenset(uid for uid, found in sandboxes.items() if found[-1].ready)
-        written = frozenset(uid for uid in whole if podfiles.complete(parts.records.directory(uid)))
-        traces = frozenset([*sandboxes, *parts.volumes.known(), *parts.records.uids()])
-        return Found(parts.records.load(), await self.containers.list(), whole, written, traces)
+        return await self.parts.found(sandboxes, whole)
 
     def _changed(self, about: RuntimeFacts) -> None:
         """Tell the node what the runtime is like."""

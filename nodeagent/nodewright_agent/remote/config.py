@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from nodewright.kube.objects import ContainerPort, Pod
-from nodewright_agent.cri import wire
+from nodewright_agent.cri import status, wire
 from nodewright_agent.network.hostports import wanted_ports
 from nodewright_agent.pods import resources, spec
 from nodewright_agent.pods.files import DNS
@@ -137,14 +137,7 @@ def mounts(inputs: Inputs) -> list[Any]:
 
 def limits(given: Resources, host: Host, *, score: int = 0, group: bool | None = None) -> Any:
     """LinuxContainerResources; ``group`` None: of a container that runs, whose way to die out of memory stays."""
-    made = wire.LinuxContainerResources(
-        cpu_period=given.cpu_period or 0,
-        cpu_quota=given.cpu_quota or 0,
-        cpu_shares=given.cpu_shares or 0,
-        memory_limit_in_bytes=given.memory_limit or 0,
-        oom_score_adj=score,
-        hugepage_limits=[wire.HugepageLimit(page_size=size, limit=limit) for size, limit in given.hugepages.items()],
-    )
+    made = status.resources(given, score)
     if host.limits_swap and host.cgroup_version == 2:
         made.unified["memory.swap.max"] = "0"
     elif host.limits_swap and given.memory_limit:

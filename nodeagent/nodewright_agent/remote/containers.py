@@ -166,8 +166,7 @@ class RemoteContainers(Picture):
     async def update(self, cid: str, resources: Resources) -> None:
         """Change the limits of a running container that are not None. Raises OSError with the runtime's words."""
         record = self._record(cid)
-        given = {name: value for name, value in msgspec.structs.asdict(resources).items() if value or value == 0}
-        merged = msgspec.structs.replace(record.spec.resources, **given)
+        merged = record.spec.resources.changed(resources)
         try:
             await self._client.runtime(
                 "UpdateContainerResources", container_id=cid, linux=config.limits(merged, self.host)

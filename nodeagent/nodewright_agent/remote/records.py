@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodewright_agent.cri import wire
+from nodewright_agent.pods.spec import LABEL_IMAGE, LABEL_IMAGE_ID
 from nodewright_agent.remote import labels
 from nodewright_agent.runtime.spec import ContainerRecord, ContainerSpec, ContainerState, ExitInfo, Phase
 
@@ -56,7 +57,10 @@ def of_status(status: Any, sandbox: str) -> RemoteRecord:
             log_path=status.log_path,
             cgroup_parent="/",
             stop_signal=_signal(status.stop_signal),
-            labels={"image": notes.get(labels.IMAGE, ""), "imageID": notes.get(labels.IMAGE_ID, status.image_ref)},
+            labels={
+                LABEL_IMAGE: notes.get(labels.IMAGE, ""),
+                LABEL_IMAGE_ID: notes.get(labels.IMAGE_ID, status.image_ref),
+            },
         ),
         state=state_of(status),
         sandbox=sandbox,

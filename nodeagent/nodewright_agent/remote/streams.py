@@ -27,12 +27,8 @@ class RemoteStreams(PodFinder):
 
     def container(self, pod: Pod, name: str) -> RemoteContainer | None:
         """Return a container that runs."""
-        worker = self._manager.workers.get(pod.metadata.uid)
-        run = worker.state.latest(name) if worker is not None else None
-        record = self._containers.find(run.id) if run is not None else None
-        if record is None or not record.running:
-            return None
-        return RemoteContainer(self._containers, self._client, record.id)
+        cid = self._running(pod, name, self._containers)
+        return RemoteContainer(self._containers, self._client, cid) if cid is not None else None
 
     def ports(self, pod: Pod) -> RemotePorts | None:
         """Return the pod's ports while its sandbox is there."""

@@ -23,6 +23,7 @@ from nodewright_agent.runtime.errors import ContainerRuntimeError, CreateContain
 from nodewright_agent.runtime.hostspace import HostSpace
 from nodewright_agent.runtime.spec import ContainerSpec
 from nodewright_agent.runtime.store import Layout
+from nodewright_agent.runtime.tasks import tasks
 
 _MAX_ANSWER = 1 << 20
 _LOGRUS_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
@@ -285,13 +286,11 @@ async def _first_of(fd: int, pid: int) -> None:
     """Wait until the fifo has the byte or the process has ended."""
     if (pidfd := processes.open_pidfd(pid)) is None:
         return
-    tasks = [asyncio.ensure_future(processes.readable(descriptor)) for descriptor in (fd, pidfd)]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        async with tasks() as start:
+            waits = [start(processes.readable(descriptor)) for descriptor in (fd, pidfd)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         os.close(pidfd)
 
 

@@ -272,8 +272,7 @@ class Runtime:
         )
         await asyncio.to_thread(self.cgroups.update, record.cgroup, limits)
         failpoint("update.written")
-        given = {name: value for name, value in msgspec.structs.asdict(resources).items() if value or value == 0}
-        self.annotate(cid, resources=msgspec.structs.replace(record.spec.resources, **given))
+        self.annotate(cid, resources=record.spec.resources.changed(resources))
 
     def annotate(
         self, cid: str, *, resources: Resources | None = None, labels: dict[str, str] | None = None

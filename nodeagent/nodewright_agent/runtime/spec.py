@@ -52,6 +52,11 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pids_limit: int | None = None
     hugepages: dict[str, int] = {}
 
+    def changed(self, wanted: Resources) -> Resources:
+        """These with what ``wanted`` sets."""
+        given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value or value == 0}
+        return msgspec.structs.replace(self, **given)
+
 
 class User(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who the process runs as.

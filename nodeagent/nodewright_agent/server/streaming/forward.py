@@ -6,13 +6,12 @@ As kubelet does it: whatever the two speak (SPDY/3.1, WebSocket), this side does
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 from yarl import URL
 
+from nodewright_agent.runtime.tasks import tasks
 from nodewright_agent.server.streaming.backend import StreamError
 from nodewright_agent.server.streaming.upgrade import Refused, Sessions
 from nodewright_agent.server.streaming.wire import SocketWire
@@ -103,14 +102,5 @@ async def _pumped(wire: SocketWire, reader: asyncio.StreamReader, writer: asynci
         while data := await reader.read(_CHUNK):
             await wire.write(data)
 
-    await _first(there(), back())
-
-
-async def _first(*works: Coroutine[Any, Any, None]) -> None:
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with tasks() as start:
+        await asyncio.wait([start(there()), start(back())], return_when=asyncio.FIRST_COMPLETED)
