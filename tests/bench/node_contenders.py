@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -23,14 +22,11 @@ from nodewright.controlplane.processes import memory
 from nodewright.controlplane.slots import NodeHost
 from nodewright_agent.runtime import cgroups
 from nodewright_agent.runtime.cleanup import purge
-from nodewright_agent.runtime.images import demo
+from support import debian_containerd
 from support.agent_node import AgentNode, free_port, load_demo_image, wait_until
-from support.image_makers import entry, image, oci_files, tar, write_archive
 
-PAUSE = "localhost/pause:1"
 NODE_IP = "10.222.9.1"
 """kubelet takes no loopback address; a bridge in the benchmark's network namespace has this one."""
-CNI = "/usr/lib/cni"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -109,17 +105,12 @@ class Kubelet:
         if subprocess.run(["ip", "link", "show", "bench0"], capture_output=True).returncode != 0:
             subprocess.run(["ip", "link", "add", "bench0", "up", "type", "bridge"], check=True)
             subprocess.run(["ip", "address", "add", f"{NODE_IP}/24", "dev", "bench0"], check=True)
-        config = self._containerd_config()
+        config = debian_containerd.configure(
+            self._directory, socket=self._socket, bridge="kubelet0", cidr="10.222.8.0/24", ports=False
+        )
         self._spawn("containerd", "containerd", "--config", str(config))
         wait_until("containerd's socket", self._socket.exists)
-        pause, archive = self._directory / "pause.tar", self._directory / "demo.tar"
-        demo.write(archive)
-        write_archive(pause, oci_files((_pause_image(self._directory), PAUSE)))
-        for each in (pause, archive):
-            subprocess.run(
-                ["ctr", f"--address={self._socket}", "--namespace=k8s.io", "images", "import", str(each)],
-                check=True, capture_output=True,
-            )  # fmt: skip
+        debian_containerd.import_images(self._directory, self._socket)
         argv = [
             str(self._binary),
             f"--config={self._kubelet_config()}",
@@ -165,40 +156,6 @@ class Kubelet:
         """The end of both logs."""
         texts = [f"--- {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self._directory.glob("*.log"))]
         return "\n".join(texts)
-
-    def _containerd_config(self) -> Path:
-        network = self._directory / "net.d"
-        network.mkdir()
-        ranges = [[{"subnet": "10.222.8.0/24"}]]
-        bridge = {
-            "cniVersion": "0.4.0",
-            "name": "bench",
-            "type": "bridge",
-            "bridge": "kubelet0",
-            "isGateway": True,
-            "ipam": {"type": "host-local", "ranges": ranges, "dataDir": str(self._directory / "ipam")},
-        }
-        (network / "10-bench.conflist").write_text(
-            json.dumps({"cniVersion": "0.4.0", "name": "bench", "plugins": [bridge]})
-        )
-        config = self._directory / "containerd.toml"
-        config.write_text(
-            f"""version = 2
-root = "{self._directory}/containerd"
-state = "{self._directory}/run"
-oom_score = 0
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs"]
-[grpc]
-  address = "{self._socket}"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE}"
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{CNI}"
-    conf_dir = "{network}"
-"""
-        )
-        return config
 
     def _kubelet_config(self) -> Path:
         pki = self._cluster.layout.pki
@@ -247,16 +204,7 @@ def cost(contender: Contender) -> tuple[dict[str, int], float]:
 
 def missing() -> list[str]:
     """The programs of upstream's side that this machine lacks."""
-    programs = [name for name in ("containerd", "ctr", "gcc", "containerd-shim-runc-v2") if not shutil.which(name)]
-    return programs + [f"{CNI}/{name}" for name in ("bridge", "host-local", "loopback") if not Path(CNI, name).exists()]
-
-
-def _pause_image(directory: Path) -> Any:
-    program = directory / "pause"
-    source = Path(__file__).with_name("pause.c")
-    subprocess.run(["gcc", "-Os", "-static", "-s", "-o", str(program), str(source)], check=True)
-    layer = tar(entry("pause", data=program.read_bytes(), mode=0o755))
-    return image(layer, Entrypoint=["/pause"], Cmd=None)
+    return debian_containerd.missing(["bridge", "host-local", "loopback"])
 
 
 def _conmon_of(words: list[bytes], run: str) -> bool:

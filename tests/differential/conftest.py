@@ -12,9 +12,9 @@ from differential import standing
 from differential.lab import Lab
 from differential.upstream import KubeScheduler
 from nodewright.controlplane.assets import Assets
-from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.controlplane.layout import Layout
+from support.lab_cluster import start_control_plane
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +22,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     binaries: dict[str, Path] = Assets().obtain(["etcd", "kube-apiserver", "kube-scheduler"])
     cluster = LocalCluster.ensure(Layout(tmp_path_factory.mktemp("d"), "differential"))
     try:
-        cluster.prepare()
-        cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
-        cluster.start_apiserver(binaries["kube-apiserver"])
-        apply_all(cluster.kubeconfig)
+        start_control_plane(cluster, binaries)
         made = asyncio.run(standing.make(cluster.kubeconfig))
         upstream = KubeScheduler(binaries["kube-scheduler"], cluster, tmp_path_factory.mktemp("u"))
         with upstream, Lab(cluster, upstream, made) as running:

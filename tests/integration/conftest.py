@@ -20,23 +20,15 @@ from pathlib import Path
 import pytest
 
 from nodewright.controlplane.assets import Assets
-from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.controlplane.layout import Layout
+from support.lab_cluster import start_control_plane
 
 
 @pytest.fixture(scope="session")
 def binaries() -> dict[str, Path]:
     """The control plane's binaries, obtained the product's way."""
     return Assets().obtain(["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"])
-
-
-def start_control_plane(cluster: LocalCluster, binaries: dict[str, Path]) -> None:
-    """PKI, etcd (without fsync: the data is thrown away) and kube-apiserver with our RBAC and CRDs."""
-    cluster.prepare()
-    cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
-    cluster.start_apiserver(binaries["kube-apiserver"])
-    apply_all(cluster.kubeconfig)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,7 @@ it made.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,14 +18,9 @@ import grpc
 
 from nodewright_agent.cri import wire
 from nodewright_agent.runtime import cgroups, cleanup, mounts
-from nodewright_agent.runtime.images import demo
-from nodewright_agent.runtime.images.store import ImageStore
-from support.agent_node import wait_until
-from support.image_makers import entry, image, oci_files, tar, write_archive
+from support import debian_containerd
+from support.agent_node import load_demo_image, wait_until
 
-CNI = Path("/usr/lib/cni")
-PAUSE = "localhost/pause:1"
-PAUSE_SOURCE = Path(__file__).parents[1] / "bench" / "pause.c"
 MAIN = "from nodewright.cli.main import run; run()"
 
 
@@ -67,8 +59,7 @@ class NodewrightCri:
         self.cgroup = f"/nodewright-test-cri-{tag}"
         self.images = directory / "images"
         self.process: subprocess.Popen[bytes] | None = None
-        demo.write(directory / "demo.tar")
-        asyncio.run(_load(self.images, directory / "demo.tar"))
+        load_demo_image(self.images, directory / "demo.tar")
 
     def start(self) -> None:
         argv = [sys.executable, "-c", MAIN, "cri", f"--socket=unix://{self.socket}", f"--root={self.root}"]
@@ -105,12 +96,13 @@ class Containerd:
     @staticmethod
     def missing() -> list[str]:
         """What of it this machine lacks."""
-        programs = [name for name in ("containerd", "ctr", "gcc", "containerd-shim-runc-v2") if not shutil.which(name)]
-        return programs + [name for name in ("bridge", "host-local", "portmap") if not (CNI / name).exists()]
+        return debian_containerd.missing(["bridge", "host-local", "portmap"])
 
     def start(self) -> None:
         first = not (self.directory / "containerd.toml").exists()
-        config = self._config()
+        config = debian_containerd.configure(
+            self.directory, socket=self.socket, bridge="remote0", cidr=self.cidr, ports=True
+        )
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["containerd", "--config", str(config)],
@@ -118,7 +110,7 @@ class Containerd:
             )  # fmt: skip
         wait_until("containerd answers", self._answers, 60)
         if first:
-            self._import()
+            debian_containerd.import_images(self.directory, self.socket)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         self.process = _stopped(self.process, how)
@@ -145,49 +137,6 @@ class Containerd:
         argv = ["ctr", f"--address={self.socket}", "version"]
         return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
-    def _import(self) -> None:
-        pause, archive = self.directory / "pause.tar", self.directory / "demo.tar"
-        demo.write(archive)
-        write_archive(pause, oci_files((_pause_image(self.directory), PAUSE)))
-        for each in (pause, archive):
-            argv = ["ctr", f"--address={self.socket}", "--namespace=k8s.io", "images", "import", str(each)]
-            subprocess.run(argv, check=True, capture_output=True)
-
-    def _config(self) -> Path:
-        network = self.directory / "net.d"
-        network.mkdir(exist_ok=True)
-        bridge = {
-            "type": "bridge",
-            "bridge": "remote0",
-            "isGateway": True,
-            "ipam": {
-                "type": "host-local",
-                "ranges": [[{"subnet": self.cidr}]],
-                "dataDir": str(self.directory / "ipam"),
-            },
-        }
-        plugins = [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}]
-        conflist = {"cniVersion": "0.4.0", "name": "remote", "plugins": plugins}
-        (network / "10-remote.conflist").write_text(json.dumps(conflist))
-        config = self.directory / "containerd.toml"
-        config.write_text(
-            f"""version = 2
-root = "{self.directory}/root"
-state = "{self.directory}/run"
-oom_score = 0
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs"]
-[grpc]
-  address = "{self.socket}"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{PAUSE}"
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{CNI}"
-    conf_dir = "{network}"
-"""
-        )
-        return config
-
 
 def call(socket: Path, method: str, **fields: Any) -> Any:
     """One call to a runtime. Raises grpc.RpcError."""
@@ -198,21 +147,6 @@ def call(socket: Path, method: str, **fields: Any) -> Any:
             response_deserializer=getattr(wire, f"{method}Response").FromString,
         )
         return made(getattr(wire, f"{method}Request")(**fields), timeout=120)
-
-
-async def _load(root: Path, archive: Path) -> None:
-    store = ImageStore(root)
-    try:
-        await store.load(archive)
-    finally:
-        await store.close()
-
-
-def _pause_image(directory: Path) -> Any:
-    program = directory / "pause"
-    subprocess.run(["gcc", "-Os", "-static", "-s", "-o", str(program), str(PAUSE_SOURCE)], check=True)
-    layer = tar(entry("pause", data=program.read_bytes(), mode=0o755))
-    return image(layer, Entrypoint=["/pause"], Cmd=None)
 
 
 def _stopped(process: subprocess.Popen[bytes] | None, how: signal.Signals) -> None:

@@ -14,10 +14,10 @@ from differential.daemonsets.processes import COLLECTOR, DAEMONSETS, ControllerM
 from differential.daemonsets.side import Side
 from nodewright.controllers.daemonset.apps import AppsDaemonSetController
 from nodewright.controlplane.assets import Assets
-from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.controlplane.layout import Layout
 from nodewright.framework.process import Options
+from support.lab_cluster import start_control_plane
 from support.operator_thread import OperatorThread
 
 CONTROLLERS = {"upstream": (DAEMONSETS, COLLECTOR), "ours": (COLLECTOR,)}
@@ -41,10 +41,7 @@ def daemonset_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonSe
         for name, controllers in CONTROLLERS.items():
             cluster = LocalCluster.ensure(Layout(root, name))
             stack.callback(cluster.stop)
-            cluster.prepare()
-            cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
-            cluster.start_apiserver(binaries["kube-apiserver"])
-            apply_all(cluster.kubeconfig)
+            start_control_plane(cluster, binaries)
             log = root / f"{name}-kube-controller-manager.log"
             stack.enter_context(ControllerManager(binaries["kube-controller-manager"], cluster, log, *controllers))
             if DAEMONSETS not in controllers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import ssl
 import urllib.error
 import urllib.request
@@ -12,11 +11,8 @@ import urllib.request
 import pytest
 
 from nodewright.controlplane.assets import Assets
-from nodewright.controlplane.bootstrap import apply_all
-from nodewright.controlplane.cluster import LocalCluster
-from nodewright.controlplane.layout import Layout
+from support import lab_cluster as labs
 from support.agent_node import AgentNode, load_demo_image, wait_until
-from support.network import own_namespace
 from support.pod_lab import PodLab
 
 pytestmark = [pytest.mark.needs_cluster, pytest.mark.needs_root]
@@ -33,20 +29,10 @@ run()
 
 @pytest.fixture(scope="module")
 def lab_cluster(tmp_path_factory):
-    if os.geteuid() != 0:
-        pytest.fail("these tests make namespaces, mounts and cgroups: run them as root")
-    binaries = Assets().obtain(["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"])
-    with own_namespace():
-        cluster = LocalCluster.ensure(Layout(tmp_path_factory.mktemp("c"), "bootstrap"))
-        try:
-            cluster.prepare()
-            cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
-            cluster.start_apiserver(binaries["kube-apiserver"])
-            apply_all(cluster.kubeconfig)
-            cluster.start_controller_manager(binaries["kube-controller-manager"])
-            yield cluster
-        finally:
-            cluster.stop()
+    binaries = Assets().obtain(["kube-controller-manager", "kubectl"])
+    with labs.lab_cluster(tmp_path_factory.mktemp("c"), "bootstrap") as cluster:
+        cluster.start_controller_manager(binaries["kube-controller-manager"])
+        yield cluster
 
 
 @pytest.fixture(scope="module")

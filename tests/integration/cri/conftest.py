@@ -1,15 +1,12 @@
 """A CRI server for all tests here, with the demo image in its store, and the proof that each test leaves nothing."""
 
-import asyncio
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from nodewright.controlplane.assets import Assets
-from nodewright_agent.runtime.images import demo
-from nodewright_agent.runtime.images.store import ImageStore
+from support.agent_node import load_demo_image
 from support.cri_server import CriServer, environment
 
 
@@ -20,22 +17,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CriServer]:
     environment()
     work = tmp_path_factory.mktemp("cri")
     crictl = Assets().obtain(["crictl"])["crictl"]
-    demo.write(work / "demo.tar")
-    asyncio.run(_load(work / "images", work / "demo.tar"))
+    load_demo_image(work / "images", work / "demo.tar")
     server = CriServer(work, crictl)
     try:
         server.start()
         yield server
     finally:
         server.purge()
-
-
-async def _load(root: Path, archive: Path) -> None:
-    store = ImageStore(root)
-    try:
-        await store.load(archive)
-    finally:
-        await store.close()
 
 
 @pytest.fixture

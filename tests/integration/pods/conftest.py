@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from nodewright.controlplane.assets import Assets
-from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
-from nodewright.controlplane.layout import Layout
+from support import lab_cluster as labs
 from support.agent_node import AgentNode, load_demo_image
-from support.network import own_namespace
 from support.pod_lab import PodLab
 
 
 @pytest.fixture(scope="module")
 def lab_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    if os.geteuid() != 0:
-        pytest.fail("these tests make namespaces, mounts and cgroups: run them as root")
-    binaries = Assets().obtain(["etcd", "kube-apiserver"])
-    with own_namespace():
-        cluster = LocalCluster.ensure(Layout(tmp_path_factory.mktemp("c"), "pods"))
-        try:
-            cluster.prepare()
-            cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
-            cluster.start_apiserver(binaries["kube-apiserver"])
-            apply_all(cluster.kubeconfig)
-            yield cluster
-        finally:
-            cluster.stop()
+    with labs.lab_cluster(tmp_path_factory.mktemp("c"), "pods") as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +31,10 @@ def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_node(
     lab_cluster: LocalCluster, image_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., AgentNode]]:
-    made: list[AgentNode] = []
-
-    def make(**settings: object) -> AgentNode:
-        quick = {"crash_backoff_initial": 0.5, "crash_backoff_max": 4.0, "image_backoff_initial": 4.0}
-        directory = tmp_path_factory.mktemp("n")
-        node = AgentNode(lab_cluster, directory, **{"image_root": str(image_root), **quick, **settings})
-        made.append(node)
-        return node
-
-    yield make
-    for node in made:
-        node.close()
+    with labs.agents(
+        lab_cluster, partial(tmp_path_factory.mktemp, "n"), image_root=str(image_root), **labs.QUICK
+    ) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")

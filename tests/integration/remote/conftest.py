@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-from nodewright.controlplane.assets import Assets
-from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
-from nodewright.controlplane.layout import Layout
+from support import lab_cluster as labs
 from support.agent_node import AgentNode
-from support.network import own_namespace
 from support.pod_lab import PodLab
 from support.remote_runtimes import Containerd, NodewrightCri, RemoteRuntime
 
 
 @pytest.fixture(scope="module")
 def lab_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    if os.geteuid() != 0:
-        pytest.fail("these tests make namespaces, mounts and cgroups: run them as root")
-    binaries = Assets().obtain(["etcd", "kube-apiserver"])
-    with own_namespace():
-        cluster = LocalCluster.ensure(Layout(tmp_path_factory.mktemp("c"), "remote"))
-        try:
-            cluster.prepare()
-            cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
-            cluster.start_apiserver(binaries["kube-apiserver"])
-            apply_all(cluster.kubeconfig)
-            yield cluster
-        finally:
-            cluster.stop()
+    with labs.lab_cluster(tmp_path_factory.mktemp("c"), "remote") as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module", params=["nodewright", "containerd"])
@@ -54,20 +39,9 @@ def runtime(
 def make_node(
     lab_cluster: LocalCluster, runtime: RemoteRuntime, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., AgentNode]]:
-    made: list[AgentNode] = []
-
-    def make(**settings: object) -> AgentNode:
-        directory: Path = tmp_path_factory.mktemp("n")
-        quick = {"crash_backoff_initial": 0.5, "crash_backoff_max": 4.0, "image_backoff_initial": 4.0}
-        endpoint = f"unix://{runtime.socket}"
-        given = {"image_root": "", "container_runtime_endpoint": endpoint, "pod_cidr": runtime.cidr}
-        node = AgentNode(lab_cluster, directory, **{**given, **quick, **settings})
-        made.append(node)
-        return node
-
-    yield make
-    for node in made:
-        node.close()
+    given = {"image_root": "", "container_runtime_endpoint": f"unix://{runtime.socket}", "pod_cidr": runtime.cidr}
+    with labs.agents(lab_cluster, partial(tmp_path_factory.mktemp, "n"), **given, **labs.QUICK) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")

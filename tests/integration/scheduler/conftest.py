@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from nodewright.controlplane.bootstrap import apply_all
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.controlplane.layout import Layout
 from nodewright.kube.client import Client
@@ -18,16 +17,14 @@ from nodewright.kube.config import load
 from nodewright.kube.errors import NotFound
 from nodewright.kube.resources import EVENTS_V1, NAMESPACES, NODES, PODS, SCHEDULERPROFILES, SERVICEACCOUNTS
 from nodewright.scheduler.process import Options, SchedulerProcess
+from support.lab_cluster import start_control_plane
 
 
 @pytest.fixture(scope="session")
 def lab(binaries: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     cluster = LocalCluster.ensure(Layout(tmp_path_factory.mktemp("sched"), "sched"))
     try:
-        cluster.prepare()
-        cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
-        cluster.start_apiserver(binaries["kube-apiserver"])
-        apply_all(cluster.kubeconfig)
+        start_control_plane(cluster, binaries)
         yield cluster
     finally:
         cluster.stop()

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nodewright.controlplane.assets import Assets
-from nodewright.controlplane.bootstrap import apply_all
-from nodewright.controlplane.cluster import LocalCluster
-from nodewright.controlplane.layout import Layout
-from support.agent_node import IMAGE, AgentNode, load_demo_image
+from support import lab_cluster as labs
+from support.agent_node import IMAGE, load_demo_image
 from support.kubectl_sessions import Kubectl
-from support.network import own_namespace
 from support.pod_lab import STAY, PodLab
 
 LISTEN = "trap 'exit 0' TERM; nc -ll -p {port} -e cat & wait $!"
@@ -24,29 +20,18 @@ LISTEN = "trap 'exit 0' TERM; nc -ll -p {port} -e cat & wait $!"
 def stream_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodLab]:
     """Pod ``p``: containers ``main``, ``user`` (somebody with an environment) and ``net``; Pod ``host`` on the host's
     network. What listens gives back what it gets."""
-    if os.geteuid() != 0:
-        pytest.fail("these tests make namespaces, mounts and cgroups: run them as root")
-    binaries = Assets().obtain(["etcd", "kube-apiserver"])
     directory = tmp_path_factory.mktemp("n")
     load_demo_image(directory / "store", directory / "demo.tar")
-    with own_namespace():
-        cluster = LocalCluster.ensure(Layout(tmp_path_factory.mktemp("c"), "streams"))
-        try:
-            cluster.prepare()
-            cluster.start_etcd(binaries["etcd"], unsafe_no_fsync=True)
-            cluster.start_apiserver(binaries["kube-apiserver"])
-            apply_all(cluster.kubeconfig)
-            node = AgentNode(cluster, directory, image_root=str(directory / "store"))
-            try:
-                node.start()
-                with PodLab(cluster, node) as lab:
-                    lab.wait_ready()
-                    _make_pods(lab)
-                    yield lab
-            finally:
-                node.close()
-        finally:
-            cluster.stop()
+    with (
+        labs.lab_cluster(tmp_path_factory.mktemp("c"), "streams") as cluster,
+        labs.agents(cluster, lambda: directory, image_root=str(directory / "store")) as make,
+    ):
+        node = make()
+        node.start()
+        with PodLab(cluster, node) as lab:
+            lab.wait_ready()
+            _make_pods(lab)
+            yield lab
 
 
 @pytest.fixture(scope="module")
