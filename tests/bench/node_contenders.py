@@ -20,7 +20,7 @@ from nodewright.controlplane.certificates import Certificates
 from nodewright.controlplane.cluster import LocalCluster
 from nodewright.controlplane.processes import memory
 from nodewright.controlplane.slots import NodeHost
-from nodewright_agent.runtime import cgroups
+from nodewright_agent.runtime import cgroups, mounts
 from nodewright_agent.runtime.cleanup import purge
 from support import debian_containerd
 from support.agent_node import AgentNode, free_port, load_demo_image, wait_until
@@ -142,6 +142,7 @@ class Kubelet:
         self._children.clear()
         run = self._directory / "run"
         purge(run_dir=run, state_dir=run, cgroup_root=self._cgroup, cgroups=hierarchies)
+        mounts.unmount_below(self._directory)  # kubelet's volumes: the benchmark's directory could not be removed
 
     def _mine(self, words: list[bytes]) -> bool:
         return any(str(self._socket).encode() in word for word in words)
