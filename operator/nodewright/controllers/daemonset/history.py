@@ -125,10 +125,9 @@ class HistoryKeeper:
     async def _delete(self, ds: DaemonSet, revision: Revision) -> None:
         """Only as it was seen: one that somebody has let go or renumbered meanwhile is looked at again (Conflict)."""
         meta = revision.metadata
+        uid, seen = meta.uid, meta.resource_version
         try:
-            await self._client.delete(
-                CONTROLLERREVISIONS, meta.name, meta.namespace, uid=meta.uid, resource_version=meta.resource_version
-            )
+            await self._client.delete(CONTROLLERREVISIONS, meta.name, meta.namespace, uid=uid, resource_version=seen)
         except NotFound:
             return
-        self._guard.deleted(ds.key, self._cache, revision.key, meta.uid)
+        self._guard.deleted(ds.key, self._cache, revision.key, uid)
