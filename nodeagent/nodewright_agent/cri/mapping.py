@@ -215,7 +215,4 @@ def log_path(sandbox: Any, config: Any) -> str:
 
 def stop_signal(config: Any, image: Image) -> str:
     """The signal that stops the container: its own, the image's, SIGTERM."""
-    if config.stop_signal == wire.RUNTIME_DEFAULT:
-        return image.config.stop_signal or "SIGTERM"
-    name: str = wire.signal_names()[config.stop_signal]
-    return name.replace("PLUS", "+").replace("MINUS", "-")
+    return wire.signal_name(config.stop_signal) or image.config.stop_signal or "SIGTERM"

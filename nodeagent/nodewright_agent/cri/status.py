@@ -42,7 +42,7 @@ def container(record: Container, run: ContainerRecord | None, image: Image | Non
         mounts=config.mounts,
         log_path=record.order.log_path,
         resources=wire.ContainerResources(linux=resources(record.order.resources, record.order.oom_score_adj)),
-        stop_signal=_signal(record.order.stop_signal),
+        stop_signal=wire.signal_number(record.order.stop_signal),
     )
     if run is not None and run.state.started_at:
         found.started_at = nanoseconds(run.state.started_at)
@@ -144,11 +144,3 @@ def resources(limits: Resources, oom_score_adj: int) -> Any:
         oom_score_adj=oom_score_adj,
         hugepage_limits=[wire.HugepageLimit(page_size=size, limit=limit) for size, limit in limits.hugepages.items()],
     )
-
-
-def _signal(name: str) -> int:
-    """The enum's number; 0 for a signal that it does not have."""
-    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    names = wire.signal_names()
-    spelled = full.replace("+", "PLUS").replace("-", "MINUS")
-    return names.index(spelled) if spelled in names else 0

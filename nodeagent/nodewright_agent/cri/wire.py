@@ -42,6 +42,19 @@ def signal_names() -> list[str]:
     return ["RUNTIME_DEFAULT", *(f"SIG{name}" for name in SIGNALS.split()), *lower, *upper]
 
 
+def signal_name(number: int) -> str:
+    """A signal as images and Pods spell it, ``SIGRTMIN+3``; empty: none, or one that is not known here."""
+    names = signal_names()
+    return names[number].replace("PLUS", "+").replace("MINUS", "-") if 0 < number < len(names) else ""
+
+
+def signal_number(name: str) -> int:
+    """The enum's number of a signal's name, with or without SIG; 0: it has none."""
+    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
+    names, spelled = signal_names(), full.replace("+", "PLUS").replace("-", "MINUS")
+    return names.index(spelled) if spelled in names else 0
+
+
 def _enums() -> list[tuple[str, list[str]]]:
     words = [line.split() for line in ENUMS.split("\n") if line]
     return [*((name, values) for name, *values in words), ("Signal", signal_names())]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from nodewright.kube.errors import ApiError
 from nodewright.kube.objects import Container, LifecycleHandler, Pod, Service
@@ -29,6 +31,8 @@ from nodewright_agent.pods.volumes.manager import VolumeManager
 from nodewright_agent.pods.volumes.plugin import VolumeContext
 from nodewright_agent.runtime import cgroup_math
 from nodewright_agent.runtime.images.model import Image
+from nodewright_agent.runtime.sandbox import SandboxPaths
+from nodewright_agent.runtime.spec import IdRange
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +69,22 @@ class Surroundings:
     variables: list[tuple[str, str]]
     values: dict[str, str]
     message: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Where a run is put: the pod's namespaces, and who mounts what."""
+
+    paths: SandboxPaths
+    hostname: str
+    ids: IdRange | None
+    """What the pod's user namespace maps; None: it has none."""
+    processes: str | None = None
+    """Whose processes the run sees, as ``spec.Inputs`` has it."""
+    program: str = ""
+    """The OCI runtime; empty: the node's own."""
+    not_ours: Collection[str] = ()
+    """Names of the volumes that somebody else mounts."""
 
 
 class CommonOperations:
@@ -218,6 +238,45 @@ class CommonOperations:
         message = endmessage.message_file(parts.records.directory(uid), container.name, run.attempt)
         endmessage.prepare(message)
         return Surroundings(variables, dict(variables), message)
+
+    def _inputs(self, pod: Pod, container: Container, run: Instance, around: Surroundings, space: Space) -> spec.Inputs:
+        """Put together what a run is made of, and note what its status will tell of it. Raises MountError."""
+        parts, uid = self._common, pod.metadata.uid
+        directory = parts.records.directory(uid)
+        mounted = _without(container, space.not_ours)
+        found = parts.volumes.mounts_for(pod, mounted, self._volumes.get(uid, {}), around.values)
+        run.recursive = [mount.destination for mount in found if "rro" in mount.options]
+        images = self._volume_images.get((uid, container.name), {})
+        run.volume_images = {name: imagevolumes.reference(image) for name, image in images.items()}
+        sandbox = spec.Sandbox(
+            space.paths,
+            space.hostname,
+            podfiles.hosts_path(directory),
+            podfiles.resolv_path(directory),
+            ids=space.ids,
+        )
+        return spec.Inputs(
+            pod=pod,
+            container=container,
+            run=run,
+            image=self._images[uid, container.name],
+            env=around.variables,
+            sandbox=sandbox,
+            pid_ns=space.processes,
+            volume_mounts=found,
+            devices=parts.volumes.devices_for(pod, container),
+            message_file=around.message,
+            program=space.program,
+            expand=lambda text: env.expand(text, around.values.get),
+        )
+
+
+def _without(container: Container, names: Collection[str]) -> Container:
+    """The container without its mounts of these volumes."""
+    if not names:
+        return container
+    kept = [mount for mount in container.volume_mounts if mount.name not in names]
+    return msgspec.structs.replace(container, volume_mounts=kept)
 
 
 REFUSALS = (MountError, FailedMount, env.CreateContainerConfigError, ApiError, RuntimeClassError, ValueError, OSError)

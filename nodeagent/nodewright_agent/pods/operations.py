@@ -11,12 +11,11 @@ from nodewright.kube.objects import Container, Pod
 from nodewright_agent.failpoints import failpoint
 from nodewright_agent.network import hostports
 from nodewright_agent.network.hostports import PortMapping
-from nodewright_agent.pods import env, podfiles, recovery, refs, resources, spec
-from nodewright_agent.pods.common import REFUSALS, Common, CommonOperations, refused
+from nodewright_agent.pods import recovery, refs, resources, spec
+from nodewright_agent.pods.common import REFUSALS, Common, CommonOperations, Space, refused
 from nodewright_agent.pods.model import Instance
 from nodewright_agent.pods.namespaces import PodNamespaces
 from nodewright_agent.pods.ports import StartError
-from nodewright_agent.pods.volumes import imagevolumes
 from nodewright_agent.runtime import pause
 from nodewright_agent.runtime.errors import ContainerNotFound, ContainerRuntimeError, RunContainerError
 from nodewright_agent.runtime.runtime import Runtime
@@ -151,7 +150,6 @@ class PodOperations(CommonOperations):
 
     async def _order(self, pod: Pod, container: Container, run: Instance, ips: tuple[str, ...]) -> ContainerSpec:
         parts, uid = self._parts, pod.metadata.uid
-        directory = parts.records.directory(uid)
         await self._services_known(pod)
         hostname = parts.files.hostname(pod)
         around = await self._surroundings(pod, container, run, ips, hostname)
@@ -162,30 +160,14 @@ class PodOperations(CommonOperations):
         shared = self._namespaces.find(pod)
         if shared is None:
             raise StartError("CreateContainerError", "the pod's sandbox is gone")
-        found = parts.volumes.mounts_for(pod, container, self._volumes.get(uid, {}), around.values)
-        run.recursive = [mount.destination for mount in found if "rro" in mount.options]
-        run.volume_images = {name: imagevolumes.reference(image) for name, image in images.items()}
-        inputs = spec.Inputs(
-            pod=pod,
-            container=container,
-            run=run,
-            image=self._images[uid, container.name],
-            env=around.variables,
-            sandbox=spec.Sandbox(
-                shared.paths,
-                hostname,
-                podfiles.hosts_path(directory),
-                podfiles.resolv_path(directory),
-                ids=shared.ids,
-            ),
-            pid_ns=self._namespaces.processes_of(pod, container, shared),
-            volume_mounts=found,
-            devices=parts.volumes.devices_for(pod, container),
-            message_file=around.message,
+        where = Space(
+            paths=shared.paths,
+            hostname=hostname,
+            ids=shared.ids,
+            processes=self._namespaces.processes_of(pod, container, shared),
             program=parts.classes.program(pod),
-            expand=lambda text: env.expand(text, around.values.get),
         )
-        return spec.container_spec(inputs, parts.node)
+        return spec.container_spec(self._inputs(pod, container, run, around, where), parts.node)
 
 
 def _start_error(error: ContainerRuntimeError) -> StartError:

@@ -65,7 +65,7 @@ def sandbox(pod: Pod, attempt: int, hostname: str, dns: DNS, ids: IdRange | None
     """A PodSandboxConfig. Raises ValueError for a port that CRI has no protocol for."""
     meta, node = pod.metadata, placing.settings
     context = pod.spec.security_context
-    limits = resources.pod_limits(_plain(pod), node.cgroups)
+    overhead, given = pod_resources(pod, node)
     return wire.PodSandboxConfig(
         metadata=wire.PodSandboxMetadata(name=meta.name, uid=meta.uid, namespace=meta.namespace, attempt=attempt),
         # With the host's network its name is the host's, which runtimes leave as it is.
@@ -79,15 +79,22 @@ def sandbox(pod: Pod, attempt: int, hostname: str, dns: DNS, ids: IdRange | None
             cgroup_parent=spec.pod_cgroup(pod, node.cgroup_root),
             security_context=security.sandbox(pod, ids),
             sysctls={sysctls.normalise(one.name): one.value for one in context.sysctls} if context is not None else {},
-            overhead=_overhead(pod, node),
-            resources=wire.LinuxContainerResources(
-                cpu_shares=limits.cpu_shares or 0,
-                cpu_quota=limits.cpu_quota or 0,
-                cpu_period=limits.cpu_period or 0,
-                memory_limit_in_bytes=limits.memory or 0,
-            ),
+            overhead=overhead,
+            resources=given,
         ),
     )
+
+
+def pod_resources(pod: Pod, node: NodeSettings) -> tuple[Any, Any]:
+    """Two LinuxContainerResources: the pod's overhead (None: it has none), and the sum of its containers'."""
+    limits = resources.pod_limits(_plain(pod), node.cgroups)
+    given = wire.LinuxContainerResources(
+        cpu_shares=limits.cpu_shares or 0,
+        cpu_quota=limits.cpu_quota or 0,
+        cpu_period=limits.cpu_period or 0,
+        memory_limit_in_bytes=limits.memory or 0,
+    )
+    return _overhead(pod, node), given
 
 
 def container(
@@ -151,11 +158,9 @@ def stop_signal(name: str | None) -> int:
     """The enum's number; 0: what the image says."""
     if not name:
         return 0
-    known = wire.signal_names()
-    spelled = name.replace("+", "PLUS").replace("-", "MINUS")
-    if spelled not in known:
+    if not (number := wire.signal_number(name)):
         raise StartError("CreateContainerConfigError", f"stop signal {name!r} cannot be given to a CRI runtime")
-    return int(known.index(spelled))
+    return number
 
 
 def _mount(mount: Mount, ids: IdRange | None) -> Any:

@@ -178,6 +178,19 @@ class RemoteContainers(Picture):
         failpoint("update.written")
         self.annotate(cid, resources=merged)
 
+    async def tell_resources(self, uid: str, overhead: Any, resources: Any) -> None:
+        """Tell the runtime, for its plugins, what a pod's cgroup has now. It may fail, as upstream's: nothing waits."""
+        sandbox = self.newest(uid)
+        if sandbox is None:
+            return
+        try:
+            await self._client.runtime(
+                "UpdatePodSandboxResources", pod_sandbox_id=sandbox.id, overhead=overhead, resources=resources
+            )
+        except CallFailed as error:
+            if not error.unknown_call:  # one of before CRI of 1.33
+                log.warning("the runtime was not told of a pod's resources: %s", error, extra={"sandbox": sandbox.id})
+
     def annotate(
         self, cid: str, *, resources: Resources | None = None, labels: dict[str, str] | None = None
     ) -> ContainerRecord:

@@ -8,15 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from nodewright.kube.objects import Container, Pod
 from nodewright_agent.failpoints import failpoint
-from nodewright_agent.pods import env, podfiles, recovery, refs, resources, spec
-from nodewright_agent.pods.common import REFUSALS, Common, CommonOperations, refused
+from nodewright_agent.pods import recovery, refs, resources, spec
+from nodewright_agent.pods.common import REFUSALS, Common, CommonOperations, Space, refused
 from nodewright_agent.pods.model import Instance
 from nodewright_agent.pods.ports import StartError
-from nodewright_agent.pods.volumes import imagevolumes, mounts
+from nodewright_agent.pods.volumes import mounts
 from nodewright_agent.remote import config, labels
 from nodewright_agent.remote.client import LONG, CallFailed, Client
 from nodewright_agent.remote.config import ImageMount, Placing
@@ -139,6 +137,12 @@ class RemoteOperations(CommonOperations):
                 return
             await asyncio.sleep(_AGAIN)  # the runtime is down; it may not have sent the signal
 
+    async def resize(self, pod: Pod, runs: list[Instance]) -> None:
+        """Bring cgroups to the pod's resources, and tell the runtime what the sandbox has now."""
+        await super().resize(pod, runs)
+        overhead, given = config.pod_resources(pod, self._parts.node)
+        await self._parts.runtime.tell_resources(pod.metadata.uid, overhead, given)
+
     async def tear_down(self, pod: Pod, runs: list[Instance]) -> None:
         """Remove everything but records and logs."""
         parts, uid = self._parts, pod.metadata.uid
@@ -204,42 +208,19 @@ class RemoteOperations(CommonOperations):
 
     async def _order(self, pod: Pod, container: Container, run: Instance, ips: tuple[str, ...]) -> Any:
         parts, uid = self._parts, pod.metadata.uid
-        directory = parts.records.directory(uid)
         await self._services_known(pod)
         hostname = parts.files.hostname(pod)
         around = await self._surroundings(pod, container, run, ips, hostname)
         shown = self._image_mounts(pod, container, around.values)
-        plain = _without(container, {mount.name for mount in container.volume_mounts if mount.name in shown})
-        found = parts.volumes.mounts_for(pod, plain, self._volumes.get(uid, {}), around.values)
-        run.recursive = [mount.destination for mount in found if "rro" in mount.options]
-        images = self._volume_images.get((uid, container.name), {})
-        run.volume_images = {name: imagevolumes.reference(image) for name, image in images.items()}
-        image = self._images[uid, container.name]
-        inputs = spec.Inputs(
-            pod=pod,
-            container=container,
-            run=run,
-            image=image,
-            env=around.variables,
-            sandbox=spec.Sandbox(
-                _ELSEWHERE,
-                hostname,
-                podfiles.hosts_path(directory),
-                podfiles.resolv_path(directory),
-                ids=parts.users.get(uid),
-            ),
-            volume_mounts=found,
-            devices=parts.volumes.devices_for(pod, container),
-            message_file=around.message,
-            expand=lambda text: env.expand(text, around.values.get),
-        )
+        where = Space(paths=_ELSEWHERE, hostname=hostname, ids=parts.users.get(uid), not_ours=shown)
+        inputs = self._inputs(pod, container, run, around, where)
         target = self._target(pod, container)
         return config.container(
             inputs,
             parts.placing,
             target=target,
             images=[one for several in shown.values() for one in several],
-            program_user=image.config.user,
+            program_user=inputs.image.config.user,
         )
 
     def _image_mounts(self, pod: Pod, container: Container, values: dict[str, str]) -> dict[str, list[ImageMount]]:
@@ -278,11 +259,3 @@ class RemoteOperations(CommonOperations):
             await self._parts.runtime.look()
         except CallFailed as error:
             log.warning("what a failed call has made cannot be looked for: %s", error)
-
-
-def _without(container: Container, names: set[str]) -> Container:
-    """The container without the mounts that the runtime makes from images."""
-    if not names:
-        return container
-    kept = [mount for mount in container.volume_mounts if mount.name not in names]
-    return msgspec.structs.replace(container, volume_mounts=kept)

@@ -56,7 +56,7 @@ def of_status(status: Any, sandbox: str) -> RemoteRecord:
             argv=[],
             log_path=status.log_path,
             cgroup_parent="/",
-            stop_signal=_signal(status.stop_signal),
+            stop_signal=wire.signal_name(status.stop_signal),
             labels={
                 LABEL_IMAGE: notes.get(labels.IMAGE, ""),
                 LABEL_IMAGE_ID: notes.get(labels.IMAGE_ID, status.image_ref),
@@ -72,12 +72,6 @@ def of_item(item: Any) -> RemoteRecord:
     fields = {name: getattr(item, name) for name in ("id", "metadata", "labels", "annotations", "image_ref")}
     status = wire.ContainerStatus(state=wire.CONTAINER_RUNNING, created_at=item.created_at, **fields)
     return of_status(status, item.pod_sandbox_id)
-
-
-def _signal(number: int) -> str:
-    """The name of a stop signal; empty: not told, or one that is not known here."""
-    names = wire.signal_names()
-    return names[number] if 0 < number < len(names) else ""
 
 
 def state_of(status: Any) -> ContainerState:

@@ -56,6 +56,25 @@ def test_numbers_of_enums(name, number):
     assert getattr(wire, name) == number
 
 
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("SIGTERM", wire.SIGTERM), ("SIGRTMIN+3", wire.SIGRTMINPLUS3), ("SIGRTMAX-2", wire.SIGRTMAXMINUS2)],
+)
+def test_names_of_signals_there_and_back(name, number):
+    assert wire.signal_number(name) == wire.signal_number(name.removeprefix("SIG").lower()) == number
+    assert wire.signal_name(number) == name
+
+
+@pytest.mark.parametrize("name", ["", "SIGNONE", "9"])
+def test_names_that_are_no_signals(name):
+    assert wire.signal_number(name) == 0
+
+
+@pytest.mark.parametrize("number", [wire.RUNTIME_DEFAULT, -1, 66])
+def test_numbers_that_are_no_signals(number):
+    assert wire.signal_name(number) == ""
+
+
 def test_no_message_has_a_number_or_a_name_twice():
     for line in MESSAGES.replace("\\\n", "").splitlines():
         fields = [word.partition("=") for word in line.split()[1:]]
