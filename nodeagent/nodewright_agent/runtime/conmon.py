@@ -7,12 +7,16 @@ later children (runc) inherit; runc then moves the container into its own.
 
 from __future__ import annotations
 
+import array
 import asyncio
+import contextlib
+import fcntl
 import itertools
 import os
 import re
 import subprocess
-from collections.abc import Awaitable, Callable
+import termios
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -28,6 +32,8 @@ from nodewright_agent.runtime.tasks import tasks
 _MAX_ANSWER = 1 << 20
 _LOGRUS_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _TAIL = 2048
+_HANDLED = 0.05
+"""Seconds in which the monitor does what a line says that it has read."""
 
 
 class MonitorCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -296,7 +302,8 @@ async def _first_of(fd: int, pid: int) -> None:
 
 def reopen_log(bundle: Path) -> None:
     """Tell the monitor to close its log file and open the name anew, after a rename. OSError(ENXIO): it has ended."""
-    _control(bundle, b"2 0 0\n")
+    with _control(bundle) as fd:
+        os.write(fd, b"2 0 0\n")
 
 
 async def new_log(bundle: Path, path: Path, to: Path | None) -> None:
@@ -311,17 +318,35 @@ async def new_log(bundle: Path, path: Path, to: Path | None) -> None:
         failpoint("log.renamed")
         reopen_log(bundle)
 
+    await _taken(bundle)
     await watch.appeared(path, act, timeout=10)
 
 
-def resize(bundle: Path, width: int, height: int) -> None:
-    """Set the size of the terminal, in characters. OSError(ENXIO): the monitor has ended."""
-    _control(bundle, b"1 %d %d\n" % (height, width))
+async def resize(bundle: Path, width: int, height: int) -> None:
+    """Set the size of the terminal, in characters; returns when the next may be set. OSError: the monitor has ended."""
+    await _taken(bundle)
+    with _control(bundle) as fd:
+        os.write(fd, b"1 %d %d\n" % (height, width))
+    await _taken(bundle)
+    await asyncio.sleep(_HANDLED)
 
 
-def _control(bundle: Path, line: bytes) -> None:
+async def _taken(bundle: Path) -> None:
+    """Wait until the monitor has read all lines: of several that it finds at once it takes each for the first."""
+    left = array.array("i", [1])
+    while True:
+        with _control(bundle) as fd:
+            fcntl.ioctl(fd, termios.FIONREAD, left)
+        if not left[0]:
+            return
+        await asyncio.sleep(_HANDLED)
+
+
+@contextlib.contextmanager
+def _control(bundle: Path) -> Iterator[int]:
+    """The pipe to the monitor. OSError(ENXIO): it has ended."""
     fd = os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.write(fd, line)
+        yield fd
     finally:
         os.close(fd)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -22,16 +24,15 @@ class Streams:
         self.tty, self.stdin, self.stderr = tty, None, None
         self.stdout = self.sizes = self
         self.text = b""
-        self._told = False
+        self.due = [(100, 30)]
 
     async def write(self, data: bytes) -> None:
         self.text += data
 
     async def next(self) -> tuple[int, int] | None:
-        if self._told:
+        if not self.due:
             await asyncio.Event().wait()
-        self._told = True
-        return 100, 30
+        return self.due.pop(0)
 
 
 async def running(runtime: Runtime, host: Host) -> None:
@@ -44,6 +45,34 @@ async def test_a_terminal_has_its_size_from_the_start(runtime: Runtime, host: Ho
     streams = Streams()
     code = await runtime.stream("c1", ["/bin/busybox", "sh", "-c", "stty size; exit 3"], streams)
     assert (code, streams.text) == (3, b"30 100\r\n")
+
+
+async def test_the_last_size_counts_when_the_monitor_is_slow(runtime: Runtime, host: Host):
+    """kubectl gives a terminal one row and column too many first, and then its size, at once."""
+    await runtime.create(host.spec("c1", "sleep", "1000", tty=True, stdin=True))
+    await runtime.start("c1")
+    record = runtime.find("c1")
+    assert record is not None
+    streams = Streams()
+    streams.due = [(101, 31), (100, 30)]
+    os.kill(record.state.monitor_pid, signal.SIGSTOP)
+    attached = asyncio.create_task(runtime.attach("c1", streams))
+    await asyncio.sleep(0.5)
+    os.kill(record.state.monitor_pid, signal.SIGCONT)
+    async with asyncio.timeout(20):
+        while terminal_size(record.state.pid) != (100, 30):  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.05)
+    attached.cancel()
+    await asyncio.wait((attached,))
+
+
+def terminal_size(pid: int) -> tuple[int, int]:
+    """Columns and lines of a process's terminal."""
+    fd = os.open(f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        return tuple(os.get_terminal_size(fd))
+    finally:
+        os.close(fd)
 
 
 @pytest.mark.parametrize("tty", [True, False])
