@@ -6,10 +6,13 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from nodewright_agent.runtime.images.store import ImageStore
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -149,3 +152,16 @@ BASE = tar(
     folder("bin"), entry("bin/true", data=b"#!/bin/sh\n", mode=0o755), folder("etc"), entry("etc/os", data=b"one")
 )
 TOP = tar(folder("etc"), entry("etc/.wh.os"), entry("etc/new", data=b"two"))
+BIG = tar(*(entry(f"f{number}", data=os.urandom(40_000)) for number in range(100)))
+"""Some megabytes that no packing makes smaller."""
+
+
+def digest_of(made: MadeImage, layer: int) -> str:
+    """The digest of one layer, by its place."""
+    found: str = made.manifest["layers"][layer]["digest"]
+    return found
+
+
+def leftovers(store: ImageStore) -> list[Path]:
+    """What pulls have left unfinished."""
+    return list(store._layout.tmp.iterdir())

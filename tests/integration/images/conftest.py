@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from nodewright_agent.runtime.images import registry as client
 from nodewright_agent.runtime.images.store import ImageStore
+from support.bad_registry import BadRegistry, serve
 from support.image_makers import digest
 
 
@@ -20,6 +22,20 @@ async def store(tmp_path):
     opened = ImageStore(tmp_path / "store")
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def bad():
+    registry = BadRegistry()
+    runner, registry.host = await serve(registry.handle)
+    yield registry
+    await runner.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Back-offs of a test are short; how long they are in life is a unit's matter."""
+    monkeypatch.setattr(client, "_delay", lambda attempt: 0.001)
 
 
 def free_port():

@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[3]
 ELSEWHERE = {
     "C05": "integration/runtime/test_bad_inputs.py::test_labels_order_nobody_about",
     "C06": "unit/images/test_manifest.py::test_bad_config",
-    "P01": "integration/volumes/test_volumes.py::test_sub_path_against_a_racing_swap",
+    "P01": "integration/volumes/test_container_mounts.py::test_sub_path_against_a_racing_swap",
     "P04": "unit/volumes/test_payload.py::test_paths_that_would_leave_the_volume",
     "P05": "integration/pods/test_live_settings.py::test_logs_are_rotated_while_somebody_follows",
     "P07": "unit/pods/test_probe_servers.py::test_the_worst_servers",

@@ -10,7 +10,7 @@ from uml.uml_launcher import missing, run
 
 ROOT = Path(__file__).parents[3]
 HERE = "tests/integration/runtime"
-INSIDE = (f"{HERE}/test_containers.py", f"{HERE}/test_two_namespaces.py")
+INSIDE = tuple(f"{HERE}/test_{name}.py" for name in ("containers", "limits", "two_namespaces"))
 
 pytestmark = [pytest.mark.needs_uml, pytest.mark.needs_root, pytest.mark.timeout(400)]
 
