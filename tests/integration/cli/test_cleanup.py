@@ -37,9 +37,9 @@ def cleanup(config: Path, *options: str, net: str = "--net") -> subprocess.Popen
 def test_nothing_there_is_fine_and_it_stays_when_told(config: Path):
     process = cleanup(config, "--stay")
     assert process.stdout is not None
-    lines = [process.stdout.readline().strip() for _ in range(6)]
+    lines = [process.stdout.readline().strip() for _ in range(7)]
     assert lines[:-1] == [
-        f"{name}: nothing there" for name in ("containers", "mounts", "network", "service rules", "files")
+        f"{name}: nothing there" for name in ("containers", "mounts", "network", "service rules", "log links", "files")
     ]
     assert lines[-1] == "nothing of Nodewright is left on this host"
     time.sleep(0.3)

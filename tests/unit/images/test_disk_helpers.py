@@ -1,5 +1,6 @@
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from nodewright_agent.config import AgentConfig, ConfigError
 from nodewright_agent.cri import server
 from nodewright_agent.cri.settings import Settings
 from nodewright_agent.runtime.errors import RuntimeUnavailable
-from nodewright_agent.runtime.images import records
+from nodewright_agent.runtime.images import fsutil, records
 from nodewright_agent.runtime.images.fsutil import held_alone, locked, remove_tree, write_atomically
 from nodewright_agent.runtime.images.records import Layout, NameRecord
 from nodewright_agent.runtime.images.usage import layers_in_options
@@ -113,7 +114,16 @@ def test_a_sole_holder(tmp_path):
         pass
 
 
-async def test_a_second_agent_and_a_second_cri_server_are_refused(tmp_path):
+def test_a_killed_holders_child_may_let_go_a_moment_later(tmp_path):
+    path = tmp_path / "l"
+    with locked(path) as file:
+        child = subprocess.Popen(["sleep", "0.4"], pass_fds=[file.fileno()])
+    with child, held_alone(path, ValueError("one is at work")):
+        pass
+
+
+async def test_a_second_agent_and_a_second_cri_server_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(fsutil, "LETTING_GO", 0.1)
     config = AgentConfig(
         node_name="n", state_dir=str(tmp_path / "s"), run_dir=str(tmp_path / "r"), log_dir=str(tmp_path)
     )

@@ -7,12 +7,16 @@ import logging
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
 log = logging.getLogger(__name__)
+
+LETTING_GO = 2.0
+"""Seconds in which what is left of a killed process must have let go of its lock."""
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600, sync: bool = True) -> None:
@@ -125,11 +129,17 @@ def locked(path: Path, *, shared: bool = False, blocking: bool = True) -> Iterat
 def held_alone(path: Path, refusal: Exception) -> Iterator[None]:
     """Hold flock(2) on `path` for as long as what it stands for is worked on; raises `refusal` when another does.
 
-    The lock ends with the process, however that ends.
+    The lock ends with the process, however that ends, and with the children that had not become another program yet:
+    so it is waited for a moment. Blocks the calling thread.
     """
+    deadline = time.monotonic() + LETTING_GO
     with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(path, blocking=False))
-        except BlockingIOError:
-            raise refusal from None
+        while True:
+            try:
+                stack.enter_context(locked(path, blocking=False))
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise refusal from None
+            time.sleep(0.02)
         yield
