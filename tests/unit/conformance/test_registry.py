@@ -90,3 +90,14 @@ def test_two_requests_on_one_connection(registry: Registry) -> None:
             assert json.loads(connection.getresponse().read())["mediaType"] == MANIFEST
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize(("error", "told"), [(ConnectionResetError(), False), (ValueError("a bug"), True)])
+def test_a_client_that_hangs_up_is_no_error(
+    registry: Registry, capsys: pytest.CaptureFixture[str], error: Exception, told: bool
+) -> None:
+    try:
+        raise error
+    except type(error):
+        registry._server.handle_error(None, ("127.0.0.1", 1))
+    assert ("a bug" in capsys.readouterr().err) is told
