@@ -63,6 +63,7 @@ def make(parts: Parts) -> dict[str, str]:
         files={
             "etc/passwd": (_PASSWD.encode(), 0o644),
             "etc/group": (_GROUP.encode(), 0o644),
+            "bin/sh": (parts.shell, 0o755),  # busybox's runs its own applets, not those of PATH
             "bin/pgrep": (_PGREP.encode(), 0o755),
             "bin/ipcs": (_IPCS.encode(), 0o755),
         }

@@ -1,8 +1,9 @@
 """What test images are made of, and the folders that keep them: shared by the images of e2e.test and of critest.
 
 Their contents are what the tests rely on, not upstream's bytes: Go programs from the Go module proxy, Debian's packages
-where upstream takes Alpine's, Debian's static busybox with Debian's static bash as its shell: that busybox's own drops
-environment variables whose names are no identifiers, which tests look for, and runs its applets without `PATH`.
+where upstream takes Alpine's, Debian's static busybox. Its shell drops environment variables whose names are no
+identifiers, which tests look for: where there are such, Debian's static bash takes its place. Only there: other tests
+look for the words of busybox's errors.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ _PAGE = "<html><head><title>Welcome to nginx!</title></head><body><h1>Welcome to
 _BUSYBOX_USERS = (
     "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"
 )
+_SH = """#!/bin/bash
+while IFS= read -r -d '' one; do
+  [[ ${one%%=*} =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || exec -a "$0" /bin/bash "$@"
+done </proc/self/environ
+exec -a "$0" /bin/busybox "$@"
+"""
 _BUSYBOX_GROUPS = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n"
 
 
@@ -98,12 +105,13 @@ def debian_layer(parts: Parts) -> Blob:
 
 
 def busybox_tree(busybox: Path, shell: Path) -> Tree:
-    """busybox under the names of all its applets, but for `sh`, which is `shell`."""
+    """busybox under the names of all its applets; `sh` is `shell` where busybox's own would lose variables."""
     applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
     return Tree(
         files={
             "bin/busybox": (busybox, 0o755),
-            "bin/sh": (shell, 0o755),
+            "bin/bash": (shell, 0o755),
+            "bin/sh": (_SH.encode(), 0o755),
             "etc/passwd": (_BUSYBOX_USERS.encode(), 0o644),
             "etc/group": (_BUSYBOX_GROUPS.encode(), 0o644),
         },
