@@ -124,9 +124,7 @@ def _mount(mount: Any) -> Mount:
     destination = mount.container_path if mount.container_path.startswith("/") else f"/{mount.container_path}"
     # What leads to a place in an image has been followed inside the image.
     source = mount.host_path if mount.HasField("image") else os.path.realpath(mount.host_path)
-    # An image volume is without execution (KEP-4639); CRI leaves that to the runtime.
-    more = ["noexec"] if mount.HasField("image") else []
-    return Mount(source, destination, "bind", ["rbind", _PROPAGATION[mount.propagation], access, *more])
+    return Mount(source, destination, "bind", ["rbind", _PROPAGATION[mount.propagation], access])
 
 
 def make_sources(config: Any) -> None:

@@ -32,8 +32,8 @@ def mount_overlay(target: str, lowers: Sequence[Path], upper: str, work: str) ->
 
 
 def mount_read_only_overlay(target: str, lowers: Sequence[Path]) -> None:
-    """Mount ``lowers`` (top first, at least two) on ``target`` for reading only: no programs, devices, set-id bits."""
-    flags = syscalls.MS_RDONLY | syscalls.MS_NOEXEC | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    """Mount ``lowers`` (top first, at least two) on ``target`` for reading only: no devices, no set-id bits."""
+    flags = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
     _mount_overlay(target, lowers, [], flags)
 
 

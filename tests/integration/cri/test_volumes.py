@@ -34,6 +34,7 @@ def test_an_image_as_a_volume(cri):
     assert cri.crictl("exec", "-s", cid, "ls", "/part").split() == ["index.cgi", "who"]
     assert "nobody" in cri.crictl("exec", "-s", cid, "cat", "/all/etc/passwd")
     cri.crictl("exec", "-s", cid, "sh", "-c", "! touch /all/x /part/x")
+    assert cri.crictl("exec", "-s", cid, "/all/bin/busybox", "echo", "ran") == "ran"
     shown = cri.json("inspect", cid)["status"]["mounts"]
     assert shown[0]["image"]["imageRef"].startswith("sha256:")
     for path, text in (("none", "does not exist in the image"), ("../../etc", "leads out of the image")):

@@ -224,7 +224,7 @@ def test_volumes_in_a_user_namespace(lab: PodLab, tmp_path: Path) -> None:
         "id -u; id -G; cat /v/secret/k /v/key; echo; cat /v/projected/name; echo; head -c 2 /v/projected/token; echo;"
         "cat /v/host/given; echo; for d in memory disk sub host; do echo x > /v/$d/made; done;"
         "stat -c %u:%g /v/memory/made /v/disk/made /v/disk/a/b/made /v/host/made /v/host/given;"
-        "ls /v/image/bin/sh; echo x 2>/dev/null >/v/key || echo no; echo done; sleep 1000"
+        "/v/image/bin/sh -c 'echo ran'; echo x 2>/dev/null >/v/key || echo no; echo done; sleep 1000"
     )
     context = {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000}
     lab.create(
@@ -233,7 +233,7 @@ def test_volumes_in_a_user_namespace(lab: PodLab, tmp_path: Path) -> None:
     lines = finished_log(lab, "vol")
     assert lines[:6] == ["1000", "1000 2000", "secretsecret", "vol", "ey", "host"]
     assert lines[6:11] == ["1000:2000", "1000:2000", "1000:2000", "1000:1000", "1000:1000"]
-    assert lines[11:] == ["/v/image/bin/sh", "no", "done"]
+    assert lines[11:] == ["ran", "no", "done"]
     assert os.stat(tmp_path / "made").st_uid == 1000
 
 

@@ -43,7 +43,7 @@ def test_options(more, source, expected):
 
 def test_a_volume_adds_to_what_its_mounts_say():
     made = SetUp(Path("/x"), read_only=True, options=("noexec",))
-    assert options(mount(), volume("image"), made) == ["rbind", "ro", "rprivate", "noexec"]
+    assert options(mount(), volume("persistentVolumeClaim"), made) == ["rbind", "ro", "rprivate", "noexec"]
     assert options(mount(), volume("hostPath"), SetUp(Path("/x"), options=("ro",))) == ["rbind", "ro", "rprivate"]
 
 

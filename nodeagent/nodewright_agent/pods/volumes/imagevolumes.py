@@ -1,4 +1,4 @@
-"""image volumes: the files of an OCI image, read-only and without execution (KEP-4639).
+"""image volumes: the files of an OCI image, read-only (KEP-4639; its `noexec` was given up in 2025).
 
 The image is found or pulled with that of the container that mounts it, by the volume's own policy. Each version that
 a run of a container has got is mounted once, and stays mounted until the Pod goes.
@@ -29,7 +29,7 @@ class ImageVolume:
 
     async def set_up(self, request: Request) -> SetUp:
         """Nothing is made before the image is there; the containers that mount it wait for it."""
-        return SetUp(request.paths.volume(_KIND, request.volume.name), read_only=True, options=("noexec",))
+        return SetUp(request.paths.volume(_KIND, request.volume.name), read_only=True)
 
 
 def mounted_by(pod: Pod, container: Container) -> list[Volume]:
