@@ -35,18 +35,19 @@ def cleanup(config: Path, *options: str, net: str = "--net") -> subprocess.Popen
 
 
 def test_nothing_there_is_fine_and_it_stays_when_told(config: Path):
-    process = cleanup(config, "--stay")
-    assert process.stdout is not None
-    lines = [process.stdout.readline().strip() for _ in range(7)]
-    assert lines[:-1] == [
-        f"{name}: nothing there" for name in ("containers", "mounts", "network", "service rules", "log links", "files")
-    ]
-    assert lines[-1] == "nothing of Nodewright is left on this host"
-    time.sleep(0.3)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
-    assert process.returncode == 0
+    with cleanup(config, "--stay") as process:
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline().strip() for _ in range(7)]
+            names = ("containers", "mounts", "network", "service rules", "log links", "files")
+            assert lines[:-1] == [f"{name}: nothing there" for name in names]
+            assert lines[-1] == "nothing of Nodewright is left on this host"
+            time.sleep(0.3)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=10) == 0
+        finally:
+            process.kill()
 
 
 def test_a_proxy_on_the_host_is_waited_for_and_one_elsewhere_is_not(config: Path, tmp_path: Path):
