@@ -39,13 +39,13 @@ _PAGE = "<html><head><title>Welcome to nginx!</title></head><body><h1>Welcome to
 _BUSYBOX_USERS = (
     "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"
 )
+_BUSYBOX_GROUPS = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n"
 _SH = """#!/bin/bash
 while IFS= read -r -d '' one; do
   [[ ${one%%=*} =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || exec -a "$0" /bin/bash "$@"
 done </proc/self/environ
 exec -a "$0" /bin/busybox "$@"
 """
-_BUSYBOX_GROUPS = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ from nodewright_agent.runtime.tasks import tasks
 _MAX_ANSWER = 1 << 20
 _LOGRUS_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _TAIL = 2048
+_PATIENCE = 10.0
+"""Seconds in which the monitor must have read its lines, and then have begun a log."""
 _HANDLED = 0.05
 """Seconds in which the monitor does what a line says that it has read."""
 
@@ -309,7 +311,7 @@ def reopen_log(bundle: Path) -> None:
 async def new_log(bundle: Path, path: Path, to: Path | None) -> None:
     """Have the log at ``path`` begun anew, after a rename to ``to`` where that is given; returns when it is there.
 
-    Raises OSError: no rename, or the monitor has ended.
+    Raises OSError: no rename, or the monitor has ended; TimeoutError: it does nothing.
     """
 
     def act() -> None:
@@ -318,8 +320,9 @@ async def new_log(bundle: Path, path: Path, to: Path | None) -> None:
         failpoint("log.renamed")
         reopen_log(bundle)
 
-    await _taken(bundle)
-    await watch.appeared(path, act, timeout=10)
+    async with asyncio.timeout(_PATIENCE):
+        await _taken(bundle)
+    await watch.appeared(path, act, timeout=_PATIENCE)
 
 
 async def resize(bundle: Path, width: int, height: int) -> None:

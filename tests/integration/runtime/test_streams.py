@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nodewright_agent.runtime import processes
+from nodewright_agent.runtime import conmon, processes
+from nodewright_agent.runtime.errors import ContainerStateError
 from nodewright_agent.runtime.runtime import Runtime
 from support.runtime_host import Host
 
@@ -96,3 +97,18 @@ async def test_nothing_is_left_of_commands_that_are_cancelled_at_any_moment(runt
 def sockets() -> set[str]:
     """What monitors may leave where they put sockets by default."""
     return {path.name for path in Path(tempfile.gettempdir()).glob("conmon-term.*")}
+
+
+async def test_a_log_is_not_waited_for_without_end(runtime: Runtime, host: Host, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(conmon, "_PATIENCE", 0.3)
+    await running(runtime, host)
+    record = runtime.find("c1")
+    assert record is not None
+    os.kill(record.state.monitor_pid, signal.SIGSTOP)
+    try:
+        await runtime.reopen_log("c1")  # there is a log
+        with pytest.raises(ContainerStateError, match="the log cannot be reopened"):
+            await runtime.reopen_log("c1")  # the first order has not been read
+    finally:
+        os.kill(record.state.monitor_pid, signal.SIGCONT)
+    await runtime.reopen_log("c1")
